@@ -1,0 +1,134 @@
+"""GPT-2: tokens, after an optional prefix of embeddings, to the logits of the token that follows each.
+
+Language Models are Unsupervised Multitask Learners (Radford et al., 2019). To GPT-2 a prefix is just more
+positions: whatever stands there as vectors of its width (here: a picture's patches) can be attended to.
+
+Letters: B batch, T tokens, P prefix, C width, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mingpt_mm import BadInput
+from mingpt_mm.transformer import Block, KVCache, initialise
+
+
+@dataclass
+class GPTConfig:
+    """The sizes of a GPT; the defaults are those of the released "gpt2" with 124M parameters."""
+
+    block_size: int = 1024  # most positions, prefix and tokens together
+    vocab_size: int = 50257
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0  # on embeddings, attention weights and residual branches
+
+
+def sample_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
+    """Draw the next token of each row from `logits` (B, V): temperature, then top-k, then top-p. Returns (B,
+    1) int64.
+
+    Temperature 0 is greedy: the likeliest token. `top_k` keeps the k likeliest. `top_p` keeps the fewest
+    tokens whose probabilities sum to p at least (The Curious Case of Neural Text Degeneration, Holtzman et
+    al., 2020).
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    logits, order = torch.sort(logits / temperature, dim=-1, descending=True)  # (B, V)
+    if top_k is not None:
+        logits[:, top_k:] = -torch.inf
+    probs = F.softmax(logits, dim=-1)  # (B, V)
+    if top_p is not None:  # a token goes if those before it already reach p; so the first one always stays
+        probs[:, 1:][(probs.cumsum(dim=-1) >= top_p)[:, :-1]] = 0
+    return order.gather(1, torch.multinomial(probs, 1, generator=generator))
+
+
+class GPT(nn.Module):
+    """GPT-2 with the parameter names of its released files. The head is `wte` again, transposed (tied
+    weights).
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = nn.ModuleList(
+            Block(config.n_embd, config.n_head, dropout=config.dropout) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.dropout = nn.Dropout(config.dropout)
+        initialise(self, config.n_embd, config.n_layer)
+
+    def forward(self, tokens, prefix=None, cache=None):
+        """tokens (B, T) int64, prefix (B, P, C) -> logits (B, T, V), of the token after each of `tokens`.
+
+        With a `cache` (see `new_cache`), prefix and tokens come after the positions that it holds, and join
+        them.
+        """
+        x = self.wte(tokens)  # (B, T, C)
+        if prefix is not None:
+            x = torch.cat([prefix, x], dim=1)  # (B, P + T, C)
+        start = cache[0].length if cache else 0
+        self.check_length(start + x.size(1))
+        x = self.dropout(x + self.wpe.weight[start:start + x.size(1)])  # (B, P + T, C)
+        for i, block in enumerate(self.h):
+            x = block(x, cache[i] if cache else None)  # (B, P + T, C)
+        x = self.ln_f(x[:, -tokens.size(1):])  # (B, T, C)
+        return F.linear(x, self.wte.weight)  # the head is most of the cost: it runs over text positions only
+
+    def check_length(self, positions):
+        """Raise ValueError if so many `positions`, prefix and tokens together, do not fit the block size."""
+        if positions > self.config.block_size:
+            over = positions - self.config.block_size
+            raise ValueError(f"prefix and tokens take {positions} positions, {over} over the block size of "
+                             f"{self.config.block_size}: shorten one of them")
+
+    def new_cache(self, size):
+        """An empty key-value cache for `size` positions."""
+        self.check_length(size)
+        return [KVCache(size) for _ in self.h]
+
+    @torch.no_grad()
+    def generate(self, tokens, max_new_tokens, temperature=1.0, top_k=None, top_p=None, prefix=None,
+                 stop=None, generator=None):
+        """Continue `tokens` (B, T), T >= 1, one token at a time -> (B, T + new), new <= max_new_tokens.
+
+        How a token is drawn: see `sample_next`; `generator` is the only source of chance. A row that has
+        drawn the token `stop` goes on with `stop`; when all rows have, generation ends. Call `eval()` before.
+        """
+        P = 0 if prefix is None else prefix.size(1)
+        cache = self.new_cache(P + tokens.size(1) + max_new_tokens)
+        done = torch.zeros_like(tokens[:, :1], dtype=torch.bool)  # (B, 1)
+        new = tokens
+        for _ in range(max_new_tokens):
+            logits = self(new, prefix, cache)[:, -1]  # (B, V)
+            prefix = None  # from now on it stands in the cache
+            new = sample_next(logits, temperature, top_k, top_p, generator)  # (B, 1)
+            if stop is not None:
+                new = new.masked_fill(done, stop)  # (B, 1)
+                done = done | (new == stop)  # (B, 1)
+            tokens = torch.cat([tokens, new], dim=1)
+            if done.all():
+                break
+        return tokens
+
+    def complete(self, encoding, prompt="", prefix=None, max_new_tokens=100, temperature=0.0, **sampling):
+        """Write texts that start with the string `prompt`, one for each row of `prefix` (B, P, C) -> B
+        strings.
+
+        Greedy, unless a `temperature` is given; `sampling`: see `generate`. A text stands between two
+        end-of-text tokens, in training as here; it also ends where the block does, or after `max_new_tokens`.
+        """
+        start = [encoding.eot_token, *encoding.encode_ordinary(prompt)]
+        B, P = (1, 0) if prefix is None else prefix.shape[:2]
+        room = self.config.block_size - P - len(start)
+        if room < 1:
+            raise BadInput(f"the prompt is {1 - room} tokens too long for the context: shorten it")
+        tokens = torch.tensor([start] * B, device=self.wte.weight.device)  # (B, T)
+        tokens = self.generate(tokens, min(max_new_tokens, room), temperature, prefix=prefix,
+                               stop=encoding.eot_token, **sampling)  # (B, T + new)
+        return [encoding.decode(row[1:]).split("<|endoftext|>")[0] for row in tokens.tolist()]
