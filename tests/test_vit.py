@@ -1,0 +1,55 @@
+"""ViT: its patches against patches cut by hand, its sizes against the published ones."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mingpt_mm.vit import ViT, ViTConfig, normalize, preprocess
+
+SMALL = ViTConfig(image_size=24, patch_size=8, n_layer=2, n_head=2, n_embd=32)
+
+
+def test_a_patch_embedding_is_a_linear_layer_of_the_patch():
+    torch.manual_seed(0)
+    vit, pixels = ViT(ViTConfig(24, 8, n_layer=0, n_head=2, n_embd=32)), torch.randn(2, 3, 24, 24)
+    weight, bias = vit.patch_embeddings.weight.flatten(1), vit.patch_embeddings.bias
+    rows = [vit.cls_token[0].expand(2, -1)]  # the class token comes first
+    for y in (0, 8, 16):  # then the patches, as one reads: row by row, from the left
+        for x in (0, 8, 16):
+            rows.append(pixels[:, :, y:y + 8, x:x + 8].flatten(1) @ weight.T + bias)
+    expected = vit.layernorm(torch.stack(rows, dim=1) + vit.position_embeddings)
+    torch.testing.assert_close(vit(pixels), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_patch_sees_every_patch():
+    torch.manual_seed(0)
+    vit, pixels = ViT(SMALL), torch.randn(1, 3, 24, 24)
+    for y in (0, 8, 16):
+        changed = pixels.clone()
+        changed[:, :, y, y] += 1
+        assert ((vit(changed) - vit(pixels)).abs().amax(dim=2) > 0).all()
+
+
+@pytest.mark.parametrize("config, published", [
+    (ViTConfig(), 85_798_656), (ViTConfig(patch_size=32), 87_455_232), (ViTConfig(image_size=384), 86_090_496),
+    (ViTConfig(n_embd=192, n_head=3), 5_524_416)], ids=["base/16", "base/32", "base/16 at 384", "deit-tiny"])
+def test_number_of_parameters_is_the_published_one(config, published):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in ViT(config).parameters()) == published
+
+
+def test_preprocess_resizes_and_maps_to_minus_one_to_one():
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    whole = preprocess(image.crop((0, 0, 30, 30)), 30)  # nothing to resize: the closed form
+    expected = torch.from_numpy((pixels[:, :30].transpose(2, 0, 1) / 255 - 0.5) / 0.5).float()
+    torch.testing.assert_close(whole, expected, rtol=0, atol=1e-6)
+    halved = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    torch.testing.assert_close(preprocess(image, 16), normalize(torch.from_numpy(halved.copy())), rtol=0, atol=0)
+    assert preprocess(Image.new("L", (9, 5), 255), 8).eq(1).all()
+    assert preprocess(Image.new("1", (9, 5)), 8).eq(-1).all()
+
+
+def test_mid_grey_is_zero():
+    assert normalize(torch.tensor([128], dtype=torch.uint8)).abs().item() < 0.005
