@@ -1,0 +1,87 @@
+"""A picture as the beginning of a sentence: `[patches | tokens]` through one GPT.
+
+A ViT turns the picture into patch embeddings, a connector (one linear layer, as in Visual Instruction Tuning,
+Liu et al., 2023, section 4.1) brings them to the GPT's width, and there they stand in front of the token
+embeddings. The GPT's own causal mask lets each word see the whole picture and the words before it.
+
+Letters: B batch, T tokens, P patches, N patches of the ViT, C width of the GPT, D width of the ViT.
+"""
+
+from collections import defaultdict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mingpt_mm.gpt import GPT, GPTConfig
+from mingpt_mm.transformer import initialise
+from mingpt_mm.vit import ViT, ViTConfig, normalize
+
+
+class MultimodalGPT(nn.Module):
+    """`gpt` describes what `vit` sees."""
+
+    def __init__(self, gpt, vit):
+        super().__init__()
+        self.gpt, self.vit = gpt, vit
+        self.connector = nn.Linear(vit.config.n_embd, gpt.config.n_embd)
+        initialise(self.connector, vit.config.n_embd, n_layer=1)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint):
+        """The model of a run's checkpoint (a dict, see train.py), ready to be asked."""
+        model = cls(GPT(GPTConfig(**checkpoint["gpt"])), ViT(ViTConfig(**checkpoint["vit"])))
+        model.load_state_dict(checkpoint["model"])
+        return model.eval()
+
+    def embed(self, pixels):
+        """pixels (B, 3, H, W) in [-1, 1] -> the prefix (B, P, C) that stands for them in the GPT."""
+        patches = self.vit(pixels)[:, 1:]  # (B, P, D): the class token is left out, the GPT looks for itself
+        return self.connector(patches)
+
+    def forward(self, pixels, tokens):
+        """pixels (B, 3, H, W), tokens (B, T) int64 -> logits (B, T, V) of the token after each of
+        `tokens`.
+        """
+        return self.gpt(tokens, prefix=self.embed(pixels))
+
+    @torch.no_grad()
+    def caption(self, pixels, encoding, prompt="", **sampling):
+        """Describe each of `pixels` (B, 3, H, W) -> B strings that start with `prompt`; see
+        `GPT.complete`.
+        """
+        return self.gpt.complete(encoding, prompt, self.embed(pixels), **sampling)
+
+
+def caption_loss(model, pixels, tokens, targets):
+    """The cross entropy of all targets, summed: pixels uint8 (B, 3, H, W), tokens and targets (B, T)."""
+    logits = model(normalize(pixels), tokens)  # (B, T, V)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")  # skips -100
+
+
+@torch.no_grad()
+def evaluate_captions(model, data, encoding, rows, device, blind=False):
+    """(measures, captions) of the first `rows` of `data`: the loss a token and the share of exact captions.
+
+    With `blind`, also the share for mid-grey pictures (`exact_match_blank`), and for pictures that belong to
+    other rows (`exact_match_shuffled`): there a model that looks must fail. `data`: see `data.Captions`.
+    """
+    rows = range(min(rows, len(data)))
+    loss, count, captions = 0.0, 0, defaultdict(list)
+    model.eval()
+    for start in range(0, len(rows), 100):
+        batch = data.batch(rows[start:start + 100])
+        pixels, tokens, targets = (torch.as_tensor(array, device=device) for array in batch)
+        loss += caption_loss(model, pixels, tokens, targets).item()
+        count += (targets >= 0).sum().item()
+        arms = {"exact_match": pixels}
+        if blind:
+            arms["exact_match_blank"] = torch.full_like(pixels, 128)
+            arms["exact_match_shuffled"] = pixels.roll(1, dims=0)
+        for arm, shown in arms.items():
+            captions[arm] += model.caption(normalize(shown), encoding, max_new_tokens=data.longest)
+    model.train()
+    measures = {"val_loss": loss / count}
+    for arm, texts in captions.items():
+        measures[arm] = sum(text in data.rows[i].captions for i, text in enumerate(texts)) / len(rows)
+    return measures, captions["exact_match"]

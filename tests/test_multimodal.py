@@ -1,0 +1,89 @@
+"""Pictures in front of text: who sees what, what padding and cutting a batch must not change."""
+
+import pytest
+import torch
+
+from mingpt_mm.gpt import GPT, GPTConfig
+from mingpt_mm.multimodal import MultimodalGPT, caption_loss
+from mingpt_mm.tokenizer import train_bpe
+from mingpt_mm.vit import ViT, ViTConfig, normalize
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return MultimodalGPT(GPT(GPTConfig(32, 280, n_layer=2, n_head=2, n_embd=32)),
+                         ViT(ViTConfig(24, 8, n_layer=1, n_head=2, n_embd=48)))
+
+
+def random_batch(B=4, T=6):
+    generator = torch.Generator().manual_seed(1)
+    return (torch.randint(256, (B, 3, 24, 24), generator=generator, dtype=torch.uint8),
+            torch.randint(280, (B, T), generator=generator), torch.randint(280, (B, T), generator=generator))
+
+
+def test_every_patch_changes_every_text_logit_and_only_text_has_logits(model):
+    pixels, tokens, _ = random_batch()
+    pixels = normalize(pixels)
+    logits = model(pixels, tokens)
+    assert logits.shape == (4, 6, 280)
+    for y in (0, 8, 16):
+        for x in (0, 8, 16):
+            changed = pixels.clone()
+            changed[:, :, y + 3, x + 5] += 1
+            assert ((model(changed, tokens) - logits).abs().amax(dim=2) > 0).all()
+
+
+def test_a_later_token_never_changes_an_earlier_logit(model):
+    pixels, tokens, _ = random_batch()
+    changed = tokens.clone()
+    changed[:, 3] = (changed[:, 3] + 1) % 280
+    moved = (model(normalize(pixels), changed) - model(normalize(pixels), tokens)).abs().amax(dim=(0, 2))
+    assert (moved[:3] == 0).all() and (moved[3:] > 0).all()
+
+
+def gradients(model, *batch, parts=1):
+    """The gradient of the mean loss of a batch, computed in so many parts."""
+    model.zero_grad()
+    count = (batch[2] >= 0).sum()
+    for part in zip(*(tensor.chunk(parts) for tensor in batch)):
+        (caption_loss(model, *part) / count).backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def test_padding_changes_no_gradient(model):
+    pixels, tokens, targets = random_batch()
+    padded = torch.cat([tokens, torch.full((4, 5), 279)], dim=1)
+    ignored = torch.cat([targets, torch.full((4, 5), -100)], dim=1)
+    for a, b in zip(gradients(model, pixels, tokens, targets), gradients(model, pixels, padded, ignored)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_in_parts_of_unequal_length_has_the_gradient_of_the_whole(model):
+    pixels, tokens, targets = random_batch(B=6)
+    targets[:2, 2:] = -100
+    whole = gradients(model, pixels, tokens, targets)
+    for parts in (2, 3, 6):
+        for a, b in zip(whole, gradients(model, pixels, tokens, targets, parts=parts)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_one_batch_of_pictures_can_be_overfitted(model):
+    pixels, tokens, targets = random_batch(B=3)
+    tokens[:] = tokens[0]  # the same words before each target: only the picture can tell them apart
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(300):
+        loss = caption_loss(model, pixels, tokens, targets) / targets.numel()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.01
+
+
+def test_a_caption_is_greedy_begins_with_the_prompt_and_knows_no_neighbours(model):
+    encoding = train_bpe(["a red bat left of a green ghost"], 280)
+    pixels = torch.randn(5, 3, 24, 24)
+    model.eval()
+    together = model.caption(pixels, encoding, "a red", max_new_tokens=9)
+    alone = [model.caption(picture[None], encoding, "a red", max_new_tokens=9)[0] for picture in pixels]
+    assert together == alone and all(caption.startswith("a red") for caption in together)
