@@ -1,0 +1,156 @@
+"""Readers of what a user brings, and batches as a pure function of (seed, step).
+
+A batch depends on nothing but its arguments: not on the batches before it, not on how many processes read.
+That is what makes a run repeatable and a resumed run exact. All checks of files stand here; behind this door
+the data are what they claim to be.
+
+Letters: B batch, T tokens of the longest caption in the batch.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mingpt_mm import BadInput
+
+IGNORE = -100  # the target of a padded position, which torch's cross entropy leaves out
+
+
+@dataclass
+class Row:
+    """A captioned picture: `where` names its line ("captions.jsonl:12") for messages."""
+
+    where: str
+    split: str
+    image: Path
+    captions: list
+
+
+def read_row(line, where, folder):
+    """One line of `captions.jsonl` (bytes) as a Row; `folder` is what its paths are relative to."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadInput(f"{where}: not JSON ({error}): write one object a line") from None
+    if not isinstance(row, dict) or not isinstance(row.get("image"), str):
+        raise BadInput(f'{where}: names no picture: write {{"image": "images/1.png", "caption": "..."}}')
+    captions = row.get("captions", [row.get("caption")])
+    if not isinstance(captions, list) or not captions or not all(isinstance(c, str) and c for c in captions):
+        raise BadInput(f'{where}: no "caption" that is a text (or "captions" that is a list of texts)')
+    split, image = row.get("split", "train"), folder / row["image"]
+    if split not in ("train", "val", "test"):
+        raise BadInput(f'{where}: the split {split!r} is none of "train", "val", "test"')
+    if not image.is_file() or image.stat().st_size == 0:
+        raise BadInput(f"{where}: the picture {image} is {'empty' if image.is_file() else 'missing'}")
+    return Row(where, split, image, captions)
+
+
+def read_captions(folder):
+    """The rows of `folder`/captions.jsonl as (training rows, validation rows).
+
+    Where no row has the split "val", every tenth training row is held out for validation.
+    """
+    file = Path(folder) / "captions.jsonl"
+    if not file.is_file():
+        raise BadInput(f"{file}: no such file: --data takes a folder with a captions.jsonl in it")
+    lines = enumerate(file.read_bytes().split(b"\n"), 1)
+    rows = [read_row(line, f"{file}:{number}", file.parent) for number, line in lines if line.strip()]
+    train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))
+    if not val:
+        train, val = [row for i, row in enumerate(train) if i % 10 != 9], train[9::10]
+    if not train or not val:
+        raise BadInput(f"{file}: {len(train)} rows to learn from and {len(val)} to be tested on: give one of "
+                       "each, or ten without a split")
+    return train, val
+
+
+def read_image(path):
+    """The picture at `path` as an RGB PIL image: turned upright as its EXIF data say, laid on mid-grey if
+    transparent.
+
+    Mid-grey, because that is 0 for the models: what is transparent says nothing.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith(("I", "F")):  # 16 bits: PIL's own conversion clips at 255
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, (128, 128, 128, 255)), image)
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such picture") from None
+    except Exception as error:  # decoders raise nearly anything at a broken file
+        raise BadInput(f"{path}: not a picture that can be read ({error})") from error
+
+
+class Captions:
+    """Captioned pictures, tokenised at once and decoded when they are asked for.
+
+    rows: see `read_captions`; size: pixels a side; room: most tokens a caption may have, the end-of-text
+    token included; cache_mb: how much of the decoded pictures is kept in memory, in megabytes.
+    """
+
+    def __init__(self, rows, encoding, size, room, cache_mb):
+        self.rows, self.size, self.end = rows, size, encoding.eot_token
+        self.tokens = [[encoding.encode_ordinary(caption) for caption in row.captions] for row in rows]
+        self.longest = 1 + max(len(tokens) for captions in self.tokens for tokens in captions)
+        self.cache, self.cache_slots = {}, int(cache_mb * 1e6) // (3 * size * size)
+        for row, captions in zip(rows, self.tokens):
+            over = 1 + max(map(len, captions)) - room
+            if over > 0:
+                raise BadInput(f"{row.where}: a caption is {over} tokens too long for the context: shorten "
+                               f"it, or raise --block_size by {over}")
+
+    def __len__(self):
+        return len(self.rows)
+
+    def pixels(self, i):
+        """Picture `i` as uint8 (3, size, size)."""
+        if i in self.cache:
+            return self.cache[i]
+        image = read_image(self.rows[i].image).resize((self.size, self.size), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image).transpose(2, 0, 1)  # (3, size, size)
+        if len(self.cache) < self.cache_slots:
+            self.cache[i] = pixels
+        return pixels
+
+    def batch(self, indices, rng=None):
+        """The rows `indices` as pixels uint8 (B, 3, size, size), tokens and targets int64 (B, T).
+
+        A caption stands between two end-of-text tokens, and each target is the token that follows. Padding
+        comes after the text, so the causal mask alone keeps it out of sight; its targets are IGNORE. With
+        `rng` each row takes any of its captions, without it the first.
+        """
+        captions = [self.tokens[i][rng.integers(len(self.tokens[i])) if rng else 0] for i in indices]
+        T = 1 + max(map(len, captions))
+        tokens = np.full((len(captions), T), self.end)  # (B, T)
+        targets = np.full((len(captions), T), IGNORE)  # (B, T)
+        for row, caption in enumerate(captions):
+            tokens[row, 1:1 + len(caption)] = caption
+            targets[row, :1 + len(caption)] = [*caption, self.end]
+        return np.stack([self.pixels(i) for i in indices]), tokens, targets
+
+
+@lru_cache(maxsize=4)
+def permutation(n, seed, epoch):
+    """The order of `n` rows in an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+class Batches:
+    """`batches[step]` is the batch of that step: `data` epoch after epoch, each in an order of its own."""
+
+    def __init__(self, data, batch_size, seed):
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+
+    def __getitem__(self, step):
+        places = range(step * self.batch_size, (step + 1) * self.batch_size)
+        indices = [permutation(len(self.data), self.seed, place // len(self.data))[place % len(self.data)]
+                   for place in places]
+        return self.data.batch(indices, np.random.default_rng([self.seed, step, 1]))
