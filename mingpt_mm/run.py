@@ -1,0 +1,171 @@
+"""What both training loops share: options, device, optimizer, schedule, checkpoints."""
+
+import argparse
+import inspect
+import math
+import os
+import re
+import sys
+from dataclasses import dataclass, fields
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from mingpt_mm import BadInput
+
+FORMAT = 1  # of the checkpoints
+MAY_CHANGE = ("resume", "out", "steps", "eval_interval", "eval_rows", "log_interval", "device", "compile",
+              "workers", "cache_mb")  # options that a resumed run may have otherwise than before
+
+
+@dataclass
+class Config:
+    """The options of both loops. A field and its comment are an option of the command line and its help."""
+
+    out: str = ""  # folder of the run; without it, a new numbered one under runs/
+    resume: bool = False  # go on from last.pt in --out, or in the newest run under runs/
+    steps: int = 1200  # updates of the parameters
+    batch_size: int = 32  # examples a step
+    accumulate: int = 1  # cut each batch into so many parts, one after another, to save memory
+    learning_rate: float = 1.5e-3  # its peak
+    warmup: int = 50  # steps until the learning rate reaches its peak; from there it falls as a cosine to 0
+    weight_decay: float = 0.1  # on matrices and embeddings, not on biases and LayerNorms
+    clip: float = 1.0  # the largest norm that the gradient may have
+    eval_interval: int = 200  # steps between evaluations; last.pt is saved before each
+    eval_rows: int = 500  # the most validation rows that an evaluation takes
+    log_interval: int = 50  # steps that a line of the log stands for
+    seed: int = 0  # of the weights, the order of the data, and the castle
+    device: str = "auto"  # auto, cpu, cuda or mps
+    compile: bool = False  # compile the model: slow to start, then faster on a GPU
+    workers: int = 0  # processes that read the data ahead; with 0 the training itself reads
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line."""
+
+    def error(self, message):
+        """Called by argparse for what it cannot parse."""
+        raise BadInput(f"{message} (--help lists the options)")
+
+
+def parse(config_class, argv, prog):
+    """The options that stand in `argv`, as a dict; each field of the dataclass `config_class` is an option.
+
+    A number must be finite and at least 0; a whole number at least 1, unless its default is 0.
+    """
+    source = "".join(inspect.getsource(c) for c in config_class.__mro__[:-1])
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", source, re.MULTILINE))
+    parser = Parser(prog, description=inspect.getdoc(config_class), allow_abbrev=False,
+                    argument_default=argparse.SUPPRESS)
+    for field in fields(config_class):
+        kind = {bool: {"action": "store_true"}, tuple: {"nargs": "+"}}.get(field.type, {"type": field.type})
+        default = "" if field.type in (bool, tuple) or field.default == "" else f" (default: {field.default})"
+        text = (comments[field.name] + default).replace("%", "%%")
+        parser.add_argument(f"--{field.name}", help=text, **kind)
+    given = vars(parser.parse_args(argv))
+    for field in fields(config_class):
+        least = 1 if field.type is int and field.default != 0 else 0
+        if field.type in (int, float) and not least <= given.get(field.name, least) < math.inf:
+            raise BadInput(f"--{field.name} {given[field.name]}: must be a number of at least {least}")
+    return given
+
+
+def run_command(command, argv):
+    """Call `command(argv)`. What the user can mend ends it with one line and exit status 2."""
+    try:
+        command(argv)
+    except (BadInput, OSError) as error:
+        # From a process that reads data, an error comes as the text of its traceback: the last line is the
+        # message.
+        line = str(error).strip().splitlines()[-1].removeprefix("mingpt_mm.BadInput: ")
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def choose_device(name):
+    """(device, autocast): the torch device `name`, or the best one for "auto", and its precision."""
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name not in ("auto", "cpu", found):
+        raise BadInput(f"--device {name}: not here; this machine has " + " and ".join({"cpu": 1, found: 1}))
+    device = torch.device(found if name == "auto" else name)
+    bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()  # float16 would need a loss scaler
+    print(f"device {device}, " + ("bfloat16" if bfloat16 else f"float32, {torch.get_num_threads()} threads"))
+    return device, torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+
+
+def make_optimizer(model, config):
+    """AdamW (Loshchilov and Hutter, 2019), with weight decay on matrices and embeddings only."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay},
+              {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, config.learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+def learning_rate(step, config):
+    """Linear warm-up to the peak, then half a cosine down to 0 at the last step."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    progress = (step - config.warmup) / (config.steps - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def write_file(path, write):
+    """Have `write(file)` fill a temporary file, then move it to `path`: what was there stays until then."""
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        with open(draft, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
+        draft.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"{path}: cannot be written ({reason}); what was there stays") from error
+
+
+def save(path, checkpoint):
+    """Save the dict `checkpoint` at `path`, whole or not at all."""
+    write_file(path, lambda file: torch.save(checkpoint, file))
+
+
+def load_checkpoint(path):
+    """The dict that a run saved at `path`, its tensors on the CPU."""
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file: is {path.parent} the folder of a run?")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        found = checkpoint["format"]
+    except Exception as error:  # a damaged file makes the reader raise nearly anything
+        raise BadInput(f"{path}: not a checkpoint, or damaged ({type(error).__name__})") from error
+    if found != FORMAT:
+        raise BadInput(f"{path}: a checkpoint of format {found}, but this program reads {FORMAT}")
+    return checkpoint
+
+
+def newest_run():
+    """The folder under runs/ with the newest checkpoint."""
+    newest = max(Path("runs").glob("*/last.pt"), key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise BadInput("runs/: no run there yet: python train.py makes one")
+    return newest.parent
+
+
+def start_run(config_class, argv, name):
+    """(config, folder, checkpoint): of a new run, its checkpoint None, or with --resume of an old one."""
+    given = parse(config_class, argv, f"train.py {name}")
+    if "resume" in given:
+        folder = Path(given["out"]) if "out" in given else newest_run()
+        checkpoint = load_checkpoint(folder / "last.pt")
+        before = checkpoint["config"]
+        for option, value in given.items():
+            if option not in MAY_CHANGE and value != before[option]:
+                raise BadInput(f"--{option} {value}: {folder} was started with {before[option]} and keeps it")
+        return config_class(**before | given), folder, checkpoint
+    free = (folder for i in count(1) if not (folder := Path(f"runs/{name}-{i}")).exists())
+    folder = Path(given["out"]) if "out" in given else next(free)
+    if (folder / "last.pt").exists():
+        raise BadInput(f"--out {folder}: holds another run: go on with it (--resume), or name another folder")
+    return config_class(**given), folder, None
