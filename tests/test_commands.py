@@ -1,0 +1,233 @@
+"""train.py and sample.py as a user calls them: what they do, and what they say to bad input."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import sample
+import train
+from mingpt_mm import castle
+from mingpt_mm.run import load_checkpoint, run_command
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--image_size", "16", "--patch_size", "8", "--n_embd", "24", "--n_head", "2", "--vit_layers", "1",
+        "--block_size", "40", "--batch_size", "4", "--steps", "20", "--warmup", "5", "--eval_interval", "10",
+        "--log_interval", "5", "--dropout", "0.1"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Each test has a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def command(*argv, program="train.py", **options):
+    """The finished process of a command."""
+    return subprocess.run([sys.executable, str(ROOT / program), *map(str, argv)], capture_output=True, text=True,
+                          **options)
+
+
+def weights(folder, name="last.pt"):
+    """The parameters in a run's checkpoint, as one hash."""
+    model = load_checkpoint(Path(folder) / name)["model"]
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in model.values())).hexdigest()
+
+
+# ---- the main job, at its real size ----
+
+@pytest.fixture(scope="module")
+def castle_run(tmp_path_factory):
+    """The default run, as the README starts it."""
+    cwd = tmp_path_factory.mktemp("castle")
+    process = command(cwd=cwd)
+    assert process.returncode == 0, process.stderr
+    return cwd, process.stdout
+
+
+def final(folder):
+    """The last record of a run's log."""
+    return json.loads((Path(folder) / "log.jsonl").read_text().splitlines()[-1])
+
+
+def test_the_default_run_describes_pairings_that_it_never_saw(castle_run):
+    cwd, output = castle_run
+    record = final(cwd / "runs/multimodal-1")
+    assert record["event"] == "final" and record["step"] == 1200
+    assert record["exact_match"] >= 0.95  # the README's three seeds reach 0.97 or more
+    assert record["exact_match_blank"] <= 0.05 and record["exact_match_shuffled"] <= 0.05
+    assert {"val_loss", "seconds", "tokens_per_second"} <= set(record)
+    assert output.splitlines()[-1] == "python sample.py --run runs/multimodal-1"
+    assert Image.open(cwd / "runs/multimodal-1/progress.png").width == 960
+
+
+def test_sample_is_right_about_places_and_sizes_that_training_never_used(castle_run, tmp_path):
+    cwd, _ = castle_run
+    scenes = {"a red bat left of a green ghost": [("red bat", 15, 44.5, 14.2), ("green ghost", 48, 44.5, 14.2)],
+              "a white cat above a blue candle": [("white cat", 19.2, 15, 10.8), ("blue candle", 19.2, 48, 14.2)],
+              "a pink spider left of a black key": [("pink spider", 19.3, 32, 10.8), ("black key", 44.7, 32, 13.8)]}
+    for i, things in enumerate(scenes.values()):
+        castle.draw_picture(things, mist=136).save(tmp_path / f"{i}.png")
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    process = command("--run", cwd / "runs/multimodal-1", "--image", *files, program="sample.py")
+    lines = process.stdout.splitlines()[-3:]
+    assert lines == [f"{file}: {caption}" for file, caption in zip(files, scenes)], process.stderr
+
+
+def test_sample_alone_shows_the_newest_run_on_its_validation_pictures(castle_run):
+    cwd, _ = castle_run
+    lines = command(program="sample.py", cwd=cwd).stdout.splitlines()[1:]
+    assert len(lines) == 6 and sum(line.endswith("(right)") for line in lines) >= 4
+    assert all(re.match(r"runs/castle-0-\w{8}/images/1000\d\.png: a \w+ \w+ ", line) for line in lines)
+
+
+# ---- everything else, small ----
+
+def test_a_prompt_begins_the_caption_or_the_text(folder, capsys):
+    train.main(["--data", str(folder), *TINY, "--out", "run"])
+    picture = str(folder / "images/3.png")
+    for argv, expected in ((["--image", picture, "--prompt", "one in"], f"{picture}: one in"),
+                           (["--prompt", "a red"], "a red")):
+        capsys.readouterr()
+        sample.main(["--run", "run", *argv, "--num_samples", "3", "--temperature", "1", "--top_k", "9"])
+        assert capsys.readouterr().out.count("\n" + expected) == 3
+
+
+class Interrupt(Exception):
+    """Stands for whatever ends a run."""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(folder, monkeypatch, workers):
+    options = ["--data", str(folder), *TINY, "--workers", workers]
+    train.main([*options, "--out", "whole"])
+    with monkeypatch.context() as patch:
+        steps = iter(range(13))
+
+        def loss_for_a_while(*batch):
+            if next(steps, None) is None:
+                raise Interrupt
+            return caption_loss(*batch)
+        caption_loss = train.caption_loss
+        patch.setattr(train, "caption_loss", loss_for_a_while)
+        with pytest.raises(Interrupt):
+            train.main([*options, "--out", "cut"])
+    assert load_checkpoint(Path("cut/last.pt"))["step"] == 10
+    train.main(["--resume", "--out", "cut"])
+    assert weights("cut") == weights("whole") and weights("cut", "best.pt") == weights("whole", "best.pt")
+    for name in ("step", "eval", "final"):
+        ours, theirs = ([(e["step"], e.get("loss"), e.get("val_loss")) for line in Path(run, "log.jsonl").open()
+                         if (e := json.loads(line))["event"] == name] for run in ("cut", "whole"))
+        assert ours == theirs or name == "step" and ours[:3] == theirs[:3]
+
+
+def test_evaluating_more_often_changes_nothing_in_the_training(folder):
+    train.main(["--data", str(folder), *TINY, "--out", "often", "--eval_interval", "3"])
+    train.main(["--data", str(folder), *TINY, "--out", "once", "--eval_interval", "100"])
+    assert weights("often") == weights("once")
+
+
+def test_accumulating_gradients_changes_the_training_by_rounding_only(folder):
+    options = ["--data", str(folder), *TINY, "--dropout", "0", "--log_interval", "1"]
+    train.main([*options, "--out", "whole"])
+    train.main([*options, "--out", "parts", "--accumulate", "3"])
+    for name in ("loss", "gradient_norm"):
+        whole, parts = ([e[name] for line in Path(run, "log.jsonl").open()
+                         if (e := json.loads(line))["event"] == "step"] for run in ("whole", "parts"))
+        assert len(whole) == 20 and whole == pytest.approx(parts, rel=2e-3)
+
+
+def test_gpt2_encoding_serves_as_the_tokenizer(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "gpt2_encoding", lambda: train.train_bpe(["stands for GPT-2's"], 300))
+    train.main(["--data", str(folder), *TINY, "--steps", "2", "--tokenizer", "gpt2", "--out", "run"])
+    assert load_checkpoint(Path("run/last.pt"))["gpt"]["vocab_size"] < 300
+
+
+def refuse(capsys, program, argv):
+    """The one line on standard error with which `program` refuses `argv`, with exit status 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        run_command(program.main, list(map(str, argv)))
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["nonsense"], "nonsense: no such loop; there is multimodal"),
+    (["--lerning_rate", "1"], "unrecognized arguments: --lerning_rate"),
+    (["--learning_rate", "-1"], "--learning_rate -1.0: must be a number of at least 0"),
+    (["--data", "nowhere"], "nowhere/captions.jsonl: no such file"),
+    (["--data", "DATA", "--n_embd", "25"], "--n_embd must be a multiple of --n_head"),
+    (["--data", "DATA", "--tokenizer", "nltk"], "--tokenizer nltk: must be bpe or gpt2"),
+    (["--data", "DATA", "--block_size", "6"], "raise --block_size by"),
+    (["--device", "abacus"], "--device abacus: not here"),
+    (["--resume"], "runs/: no run there yet"), (["--resume", "--out", "nowhere"], "nowhere/last.pt: no such file"),
+])
+def test_train_refuses_in_one_line_and_writes_nothing(capsys, folder, argv, message):
+    argv = [*TINY, *(str(folder) if word == "DATA" else word for word in argv)]
+    argv = argv if argv[-1] != "nonsense" else ["nonsense"]
+    argv = argv if "--resume" not in argv else argv[argv.index("--resume"):]
+    assert message in refuse(capsys, train, argv)
+    assert [path.name for path in Path().iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("content", [b"", b"text", None], ids=["empty", "text", "cut"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_train_names_a_picture_that_it_cannot_read(capsys, folder, content, workers):
+    picture = folder / "images/5.png"
+    picture.write_bytes(picture.read_bytes()[:60] if content is None else content)
+    argv = ["--data", folder, *TINY, "--out", "run", "--workers", workers]
+    assert str(picture) in refuse(capsys, train, argv)
+    assert not Path("run/last.pt").exists()
+    Image.new("RGB", (9, 9), "red").save(picture)
+    train.main(list(map(str, argv)))  # nothing stands in the way once the picture is mended
+
+
+def test_train_refuses_to_overwrite_a_run_or_to_change_a_resumed_one(capsys, folder):
+    argv = ["--data", str(folder), *TINY, "--out", "run"]
+    train.main(argv)
+    assert "--out run: holds another run" in refuse(capsys, train, argv)
+    error = refuse(capsys, train, ["--resume", "--out", "run", "--n_embd", "48"])
+    assert "--n_embd 48: run was started with 24 and keeps it" in error
+
+
+FULL_DISK = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+sys.path.insert(0, {root!r})
+sys.argv = ["train.py", "--resume", "--out", "run", "--steps", "40"]
+runpy.run_path({root!r} + "/train.py", run_name="__main__")
+"""
+
+
+def test_a_full_disk_costs_no_checkpoint(folder):
+    train.main(["--data", str(folder), *TINY, "--out", "run"])
+    before = weights("run"), weights("run", "best.pt")
+    process = subprocess.run([sys.executable, "-c", FULL_DISK.format(root=str(ROOT))], capture_output=True, text=True)
+    assert process.returncode == 2 and process.stderr.startswith("error: run/last.pt: cannot be written")
+    assert process.stderr.count("\n") == 1 and (weights("run"), weights("run", "best.pt")) == before
+    assert not list(Path("run").glob("*.tmp"))
+
+
+def test_sample_refuses_in_one_line(capsys, folder):
+    train.main(["--data", str(folder), *TINY, "--out", "run"])
+    Path("text.png").write_text("not a picture")
+    for argv, message in ((["--run", "nowhere"], "nowhere/last.pt: no such file"), ([], "runs/: no run there yet"),
+                          (["--run", "run", "--image", "none.png"], "none.png: no such picture"),
+                          (["--run", "run", "--image", "text.png"], "text.png: not a picture"),
+                          (["--run", "run", "--prompt", "z" * 99], "tokens too long for the context"),
+                          (["--run", "run", "--temperature", "-1"], "--temperature -1.0")):
+        assert message in refuse(capsys, sample, argv)
+
+
+def test_an_error_of_the_program_itself_is_not_hidden():
+    def broken(argv):
+        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        run_command(broken, [])

@@ -1,0 +1,155 @@
+"""Train a GPT to describe pictures.
+
+    python train.py                              the castle, a built-in world, from nothing on any machine
+    python train.py multimodal --data FOLDER     your own pictures: FOLDER/captions.jsonl
+    python train.py --resume                     go on with the newest run
+    python train.py --help                       all options
+
+The folder of the run gets last.pt, best.pt, log.jsonl and progress.png.
+"""
+
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from mingpt_mm import BadInput
+from mingpt_mm.castle import world_folder
+from mingpt_mm.data import Batches, Captions, read_captions
+from mingpt_mm.gpt import GPT, GPTConfig
+from mingpt_mm.log import Log, draw_progress
+from mingpt_mm.multimodal import MultimodalGPT, caption_loss, evaluate_captions
+from mingpt_mm.run import (FORMAT, Config, choose_device, learning_rate, load_checkpoint, make_optimizer,
+                           run_command, save, start_run)
+from mingpt_mm.tokenizer import gpt2_encoding, pack_encoding, train_bpe, unpack_encoding
+from mingpt_mm.vit import ViT, ViTConfig, normalize
+
+
+@dataclass
+class MultimodalConfig(Config):
+    """Teach a GPT to describe pictures."""
+
+    data: str = ""  # folder with a captions.jsonl; without it, the castle
+    image_size: int = 64  # pixels a side
+    patch_size: int = 16  # pixels a side
+    n_embd: int = 96  # width of the GPT and the ViT
+    n_head: int = 3  # attention heads of both
+    n_layer: int = 1  # blocks of the GPT
+    vit_layers: int = 2  # blocks of the ViT
+    block_size: int = 64  # the most positions: the patches of a picture and the tokens of its caption
+    dropout: float = 0.0  # in the GPT
+    tokenizer: str = "bpe"  # bpe: trained on the captions; gpt2: GPT-2's own
+    vocab_size: int = 512  # the most tokens of a bpe
+    cache_mb: int = 1000  # megabytes of decoded pictures that each reading process may keep
+
+
+def prepare(config, checkpoint, device):
+    """(encoding, model, optimizer, training data, validation data), new or as the `checkpoint` has them."""
+    if config.n_embd % config.n_head or config.image_size % config.patch_size or config.dropout >= 1:
+        raise BadInput("--n_embd must be a multiple of --n_head, --image_size of --patch_size, --dropout < 1")
+    if config.tokenizer not in ("bpe", "gpt2"):
+        raise BadInput(f"--tokenizer {config.tokenizer}: must be bpe or gpt2")
+    train_rows, val_rows = read_captions(config.data or world_folder(config.seed))
+    if checkpoint:
+        encoding = unpack_encoding(checkpoint["encoding"])
+    elif config.tokenizer == "gpt2":
+        encoding = gpt2_encoding()
+    else:
+        encoding = train_bpe((caption for row in train_rows for caption in row.captions), config.vocab_size)
+    torch.manual_seed(config.seed)
+    heads, width = config.n_head, config.n_embd
+    gpt = GPT(GPTConfig(config.block_size, encoding.n_vocab, config.n_layer, heads, width, config.dropout))
+    vit = ViT(ViTConfig(config.image_size, config.patch_size, config.vit_layers, heads, width))
+    model = MultimodalGPT(gpt, vit).to(device)
+    optimizer = make_optimizer(model, config)
+    if checkpoint:
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+    room = config.block_size - model.vit.config.patches
+    data = [Captions(rows, encoding, config.image_size, room, config.cache_mb)
+            for rows in (train_rows, val_rows)]
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
+          f"{len(train_rows):,} pictures to learn from and {len(val_rows):,} to be tested on", flush=True)
+    return encoding, model, optimizer, *data
+
+
+def draw_run(path, log, data, captions):
+    """Draw the curves of the `log`, and the first pictures of `data` with their `captions`, to `path`."""
+    curves = {"training": log.curve("step", "loss"), "validation": log.curve("eval", "val_loss")}
+    samples = [(Image.fromarray(data.pixels(i).transpose(1, 2, 0)), caption, data.rows[i].captions)
+               for i, caption in enumerate(captions[:6])]
+    draw_progress(path, curves, samples)
+
+
+def multimodal(argv):
+    """The multimodal loop: pictures with captions, the loss on the captions, a step down its gradient."""
+    config, folder, checkpoint = start_run(MultimodalConfig, argv, "multimodal")
+    first, seconds = (checkpoint["step"], checkpoint["seconds"]) if checkpoint else (0, 0)
+    began = time.perf_counter() - seconds
+    device, autocast = choose_device(config.device)
+    encoding, model, optimizer, train_data, val_data = prepare(config, checkpoint, device)
+    forward = torch.compile(model) if config.compile else model
+    batches = iter(DataLoader(Batches(train_data, config.batch_size, config.seed), batch_size=None,
+                              sampler=range(first, config.steps), num_workers=config.workers,
+                              pin_memory=device.type == "cuda"))
+    log = Log(folder, first, config)
+    for step in range(first, config.steps + 1):
+        if step % config.eval_interval == 0 or step == config.steps:
+            pause = time.perf_counter()
+            state = {"format": FORMAT, "config": asdict(config), "encoding": pack_encoding(encoding),
+                     "gpt": asdict(model.gpt.config), "vit": asdict(model.vit.config),
+                     "model": model.state_dict(), "step": step, "seconds": pause - began}
+            if step > first:  # there is something new; saved before the evaluation, which might fail
+                save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
+            with autocast:
+                measures, captions = evaluate_captions(model, val_data, encoding, config.eval_rows, device)
+            earlier = [loss for _, loss in log.curve("eval", "val_loss")]
+            if measures["val_loss"] < min(earlier, default=math.inf):
+                save(folder / "best.pt", state)
+            log.write("eval", step, **measures, seconds=time.perf_counter() - began)
+            draw_run(folder / "progress.png", log, val_data, captions)
+            log.since += time.perf_counter() - pause
+        if step == config.steps:
+            break
+
+        torch.manual_seed(hash((config.seed, step)))  # dropout too is a function of (seed, step)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        batch = [tensor.to(device, non_blocking=True) for tensor in next(batches)]
+        count, total = (batch[2] >= 0).sum(), 0  # the targets of all parts, which add up to the batch's mean
+        for part in zip(*(tensor.chunk(config.accumulate) for tensor in batch)):
+            with autocast:
+                loss = caption_loss(forward, *part) / count
+            loss.backward()
+            total += loss.detach()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        log.step(step + 1, total, norm, len(batch[1]) * (model.vit.config.patches + batch[1].size(1)))
+
+    model.load_state_dict(load_checkpoint(folder / "best.pt")["model"])  # what sample.py will ask
+    with autocast:
+        measures, _ = evaluate_captions(model, val_data, encoding, config.eval_rows, device, blind=True)
+    speeds = [speed for _, speed in log.curve("step", "tokens_per_second")]
+    log.write("final", config.steps, **measures, seconds=time.perf_counter() - began,
+              tokens_per_second=sum(speeds) / max(1, len(speeds)))
+    print(f"python sample.py --run {folder}")
+
+
+LOOPS = {"multimodal": multimodal}
+
+
+def main(argv):
+    """Run the loop that `argv` names first, or the multimodal one."""
+    name = argv[0] if argv and not argv[0].startswith("-") else "multimodal"
+    if name not in LOOPS:
+        raise BadInput(f"{name}: no such loop; there is {', '.join(LOOPS)}")
+    LOOPS[name](argv[1:] if argv[:1] == [name] else argv)
+
+
+if __name__ == "__main__":
+    run_command(main, sys.argv[1:])
