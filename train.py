@@ -8,7 +8,6 @@
 The folder of the run gets last.pt, best.pt, log.jsonl and progress.png.
 """
 
-import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -78,10 +77,10 @@ def prepare(config, checkpoint, device):
 
 
 def draw_run(path, log, data, captions):
-    """Draw the curves of the `log`, and the first pictures of `data` with their `captions`, to `path`."""
+    """Draw the curves of the `log`, and six pictures of `data` with their `captions`, to `path`."""
     curves = {"training": log.curve("step", "loss"), "validation": log.curve("eval", "val_loss")}
-    samples = [(Image.fromarray(data.pixels(i).transpose(1, 2, 0)), caption, data.rows[i].captions)
-               for i, caption in enumerate(captions[:6])]
+    samples = [(Image.fromarray(data.pixels(i).transpose(1, 2, 0)), captions[i], data.rows[i].captions)
+               for i in range(0, len(captions), -(-len(captions) // 6))]
     draw_progress(path, curves, samples)
 
 
@@ -106,10 +105,10 @@ def multimodal(argv):
             if step > first:  # there is something new; saved before the evaluation, which might fail
                 save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
             with autocast:
-                measures, captions = evaluate_captions(model, val_data, encoding, config.eval_rows, device)
-            earlier = [loss for _, loss in log.curve("eval", "val_loss")]
-            if measures["val_loss"] < min(earlier, default=math.inf):
-                save(folder / "best.pt", state)
+                measures, captions = evaluate_captions(model, val_data, encoding, config, device)
+            earlier = [(e["exact_match"], -e["val_loss"]) for e in log.events if e["event"] == "eval"]
+            if (measures["exact_match"], -measures["val_loss"]) > max(earlier, default=(-1, 0)):
+                save(folder / "best.pt", state)  # captions may still improve when the loss already overfits
             log.write("eval", step, **measures, seconds=time.perf_counter() - began)
             draw_run(folder / "progress.png", log, val_data, captions)
             log.since += time.perf_counter() - pause
@@ -133,7 +132,7 @@ def multimodal(argv):
 
     model.load_state_dict(load_checkpoint(folder / "best.pt")["model"])  # what sample.py will ask
     with autocast:
-        measures, _ = evaluate_captions(model, val_data, encoding, config.eval_rows, device, blind=True)
+        measures, _ = evaluate_captions(model, val_data, encoding, config, device, blind=True)
     speeds = [speed for _, speed in log.curve("step", "tokens_per_second")]
     log.write("final", config.steps, **measures, seconds=time.perf_counter() - began,
               tokens_per_second=sum(speeds) / max(1, len(speeds)))

@@ -40,16 +40,12 @@ class MultimodalGPT(nn.Module):
         return self.connector(patches)
 
     def forward(self, pixels, tokens):
-        """pixels (B, 3, H, W), tokens (B, T) int64 -> logits (B, T, V) of the token after each of
-        `tokens`.
-        """
+        """pixels (B, 3, H, W), tokens (B, T) int64 -> logits (B, T, V) of the token that follows each."""
         return self.gpt(tokens, prefix=self.embed(pixels))
 
     @torch.no_grad()
     def caption(self, pixels, encoding, prompt="", **sampling):
-        """Describe each of `pixels` (B, 3, H, W) -> B strings that start with `prompt`; see
-        `GPT.complete`.
-        """
+        """Describe each of `pixels` (B, 3, H, W) -> B strings; `prompt`, `sampling`: see `GPT.complete`."""
         return self.gpt.complete(encoding, prompt, self.embed(pixels), **sampling)
 
 
@@ -60,24 +56,25 @@ def caption_loss(model, pixels, tokens, targets):
 
 
 @torch.no_grad()
-def evaluate_captions(model, data, encoding, rows, device, blind=False):
-    """(measures, captions) of the first `rows` of `data`: the loss a token and the share of exact captions.
+def evaluate_captions(model, data, encoding, config, device, blind=False):
+    """(measures, captions) of the first rows of `data`: the loss a token and the share of exact captions.
 
-    With `blind`, also the share for mid-grey pictures (`exact_match_blank`), and for pictures that belong to
-    other rows (`exact_match_shuffled`): there a model that looks must fail. `data`: see `data.Captions`.
+    With `blind`, also the share for mid-grey pictures (`exact_match_blank`), and for the picture of the next
+    row (`exact_match_shuffled`): there a model that looks must fail. `data`: see `data.Captions`.
     """
-    rows = range(min(rows, len(data)))
+    rows = range(min(config.eval_rows, len(data)))
     loss, count, captions = 0.0, 0, defaultdict(list)
     model.eval()
-    for start in range(0, len(rows), 100):
-        batch = data.batch(rows[start:start + 100])
-        pixels, tokens, targets = (torch.as_tensor(array, device=device) for array in batch)
+    for start in range(0, len(rows), config.batch_size):
+        indices = rows[start:start + config.batch_size]
+        pixels, tokens, targets = (torch.as_tensor(array, device=device) for array in data.batch(indices))
         loss += caption_loss(model, pixels, tokens, targets).item()
         count += (targets >= 0).sum().item()
         arms = {"exact_match": pixels}
         if blind:
             arms["exact_match_blank"] = torch.full_like(pixels, 128)
-            arms["exact_match_shuffled"] = pixels.roll(1, dims=0)
+            others = data.batch([(i + 1) % len(rows) for i in indices])[0]
+            arms["exact_match_shuffled"] = torch.as_tensor(others, device=device)
         for arm, shown in arms.items():
             captions[arm] += model.caption(normalize(shown), encoding, max_new_tokens=data.longest)
     model.train()
