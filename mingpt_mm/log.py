@@ -15,7 +15,7 @@ COLOURS = ("#7788aa", "#dd6600")  # one a curve
 
 
 def draw_progress(path, curves, samples):
-    """Draw `curves` {name: [(step, loss), ...]} on a logarithmic axis, and a row of `samples` below, to `path`.
+    """Draw `curves` {name: [(step, loss), ...]} on a logarithmic axis, and `samples` below, to `path`.
 
     A sample is (PIL image, caption, right captions): the caption is green if it is right; if not, it is red
     and a right one stands below it.
@@ -30,13 +30,18 @@ def draw_progress(path, curves, samples):
         """Where the point lies, in pixels."""
         return 60 + 740 * step / last, 20 + 320 * math.log(high / max(loss, low)) / math.log(high / low)
 
-    for loss in (digit * 10.0**power for power in range(-5, 3) for digit in (1, 2, 5)):
+    digits = (1, 2, 5) if high > 10 * low else range(1, 10)
+    for loss in (digit * 10.0**power for power in range(-5, 3) for digit in digits):
         if low < loss < high:
             draw.line([place(0, loss), place(last, loss)], fill=GRID)
             draw.text((52, place(0, loss)[1]), f"{loss:g}", fill=INK, font=font, anchor="rm")
+    labels = []
     for (name, curve), colour in zip(curves.items(), COLOURS):
         draw.line([place(*point) for point in curve], fill=colour, width=3)
         for x, y in (place(*point) for point in curve[-1:]):
+            if labels and abs(y - labels[-1]) < 18:  # too close to the label before
+                y = labels[-1] + (18 if y > labels[-1] else -18)
+            labels.append(y)
             draw.text((x + 8, y), f"{name} {curve[-1][1]:.3f}", fill=colour, font=font, anchor="lm")
     draw.text((60, 350), "0", fill=INK, font=font, anchor="mt")
     draw.text((800, 350), f"{last:,} steps", fill=INK, font=font, anchor="mt")
@@ -46,7 +51,7 @@ def draw_progress(path, curves, samples):
         image.paste(picture.resize((141, 141)), (x, 380))
         texts = [(caption, RIGHT)] if caption in truths else [(caption, WRONG), (truths[0], INK)]
         for text, colour in texts:
-            text = textwrap.fill(text, 21)
+            text = textwrap.fill(text, 19)
             draw.multiline_text((x, y), text, fill=colour, font=font)
             y = draw.multiline_textbbox((x, y), text, font=font)[3] + 8
         bottom = max(bottom, int(y))
