@@ -57,9 +57,7 @@ THINGS = [f"{colour} {kind}" for colour, kind in product(COLOURS, SHAPES)]
 
 
 def draw_picture(things, mist=MIST, size=SIZE):
-    """A PIL picture of `things`, each ("red bat", x, y, radius) in pixels, in mist of the grey level
-    `mist`.
-    """
+    """A PIL picture of `things`, each ("red bat", x, y, radius) in pixels, in mist of that grey level."""
     scale = 4  # drawn four times as large and averaged down: soft edges
     image = Image.new("RGB", (size * scale, size * scale), (mist,) * 3)
     draw = ImageDraw.Draw(image)

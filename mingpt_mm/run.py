@@ -25,7 +25,7 @@ class Config:
 
     out: str = ""  # folder of the run; without it, a new numbered one under runs/
     resume: bool = False  # go on from last.pt in --out, or in the newest run under runs/
-    steps: int = 1200  # updates of the parameters
+    steps: int = 1400  # updates of the parameters
     batch_size: int = 32  # examples a step
     accumulate: int = 1  # cut each batch into so many parts, one after another, to save memory
     learning_rate: float = 1.5e-3  # its peak
@@ -66,8 +66,8 @@ def parse(config_class, argv, prog):
     given = vars(parser.parse_args(argv))
     for field in fields(config_class):
         least = 1 if field.type is int and field.default != 0 else 0
-        if field.type in (int, float) and not least <= given.get(field.name, least) < math.inf:
-            raise BadInput(f"--{field.name} {given[field.name]}: must be a number of at least {least}")
+        if field.type in (int, float) and not least <= given.get(field.name, least) < 2**63:
+            raise BadInput(f"--{field.name} {given[field.name]}: must be a number from {least} to 2**63")
     return given
 
 

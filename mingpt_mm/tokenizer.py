@@ -48,24 +48,25 @@ def train_bpe(texts, vocab_size):
     Each round merges the neighbours that stand together most often (of equals, those that sort first).
     """
     counts = Counter(word.encode() for text in texts for word in re.findall(PATTERN, text))
-    words = [[bytes([byte]) for byte in word] for word in counts]  # each word as parts: first its bytes
-    pairs, where = Counter(), defaultdict(set)  # how often two parts are neighbours, and in which words
-    for i, (word, count) in enumerate(zip(words, counts.values())):
-        for pair in zip(word, word[1:]):
+    parts = {word: [bytes([byte]) for byte in word] for word in counts}
+    pairs, where, merges = Counter(), defaultdict(set), []  # how often two parts are neighbours, and where
+
+    def note(word, count):
+        """Add `count` to each pair of neighbours in `word`."""
+        for pair in zip(parts[word], parts[word][1:]):
             pairs[pair] += count
-            where[pair].add(i)
-    merges, counts = [], list(counts.values())
-    while 256 + len(merges) + 1 < vocab_size and pairs:
+            where[pair].add(word)
+
+    for word, count in counts.items():
+        note(word, count)
+    while 257 + len(merges) < vocab_size and +pairs:
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best[0] + best[1])
-        for i in where.pop(best):
-            for pair in zip(words[i], words[i][1:]):
-                pairs[pair] -= counts[i]
-            words[i] = merge(words[i], best)
-            for pair in zip(words[i], words[i][1:]):
-                pairs[pair] += counts[i]
-                where[pair].add(i)
-        pairs = +pairs  # drops the pairs that no word has any more
+        for word in where[best]:
+            note(word, -counts[word])
+            parts[word] = merge(parts[word], best)
+            note(word, counts[word])
+        del pairs[best]
     return encoding_from_merges(dict.fromkeys(merges))
 
 

@@ -35,16 +35,16 @@ def test_help_lists_every_option_with_its_comment_and_default(capsys):
         parse(Options, ["--help"], "test")
     text = " ".join(capsys.readouterr().out.split())
     assert exit.value.code == 0 and "--share SHARE a share, in 100% (default: 0.5)" in text
-    assert "--steps STEPS updates of the parameters (default: 1200)" in text and "Options for a test." in text
+    assert "--steps STEPS updates of the parameters (default: 1400)" in text and "Options for a test." in text
 
 
 @pytest.mark.parametrize("argv, message", [
     (["--nonsense", "3"], "unrecognized arguments: --nonsense 3"), (["--step", "3"], "unrecognized arguments: --step"),
     (["--steps", "many"], "--steps: invalid int value: 'many'"), (["--steps"], "--steps: expected one argument"),
-    (["--steps", "0"], "--steps 0: must be a number of at least 1"),
-    (["--learning_rate=-1e-3"], "--learning_rate -0.001: must be a number of at least 0"),
+    (["--steps", "0"], "--steps 0: must be a number from 1"),
+    (["--learning_rate=-1e-3"], "--learning_rate -0.001: must be a number from 0"),
     (["--learning_rate", "nan"], "--learning_rate nan"), (["--clip", "inf"], "--clip inf"),
-    (["--workers", "-1"], "--workers -1: must be a number of at least 0"),
+    (["--workers", "-1"], "--workers -1: must be a number from 0"),
 ])
 def test_bad_options_are_named(argv, message):
     with pytest.raises(BadInput) as error:
