@@ -38,13 +38,11 @@ class SampleConfig:
 
 
 def load_run(folder, device):
-    """(model, encoding, config) of the best checkpoint in `folder`, or of the last where none is the best
-    yet.
-    """
+    """(model, encoding, config) of the best checkpoint in `folder`."""
     best = folder / "best.pt"
     checkpoint = load_checkpoint(best if best.exists() else folder / "last.pt")
-    return MultimodalGPT.from_checkpoint(checkpoint).to(device), unpack_encoding(checkpoint["encoding"]), \
-        checkpoint["config"]
+    model = MultimodalGPT.from_checkpoint(checkpoint).to(device)
+    return model, unpack_encoding(checkpoint["encoding"]), checkpoint["config"]
 
 
 def main(argv):
@@ -52,8 +50,8 @@ def main(argv):
     config = SampleConfig(**parse(SampleConfig, argv, "sample.py"))
     device, _ = choose_device(config.device)
     model, encoding, trained = load_run(Path(config.run) if config.run else newest_run(), device)
-    sampling = {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature, "top_k":
-                config.top_k or None, "top_p": config.top_p or None,
+    sampling = {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature,
+                "top_k": config.top_k or None, "top_p": config.top_p or None,
                 "generator": torch.Generator(device).manual_seed(config.seed)}
     if config.prompt and not config.image:
         for _ in range(config.num_samples):

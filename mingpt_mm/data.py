@@ -69,10 +69,9 @@ def read_captions(folder):
 
 
 def read_image(path):
-    """The picture at `path` as an RGB PIL image: turned upright as its EXIF data say, laid on mid-grey if
-    transparent.
+    """The picture at `path` as an RGB PIL image, turned upright as its EXIF data say.
 
-    Mid-grey, because that is 0 for the models: what is transparent says nothing.
+    What is transparent becomes mid-grey, because that is 0 to a ViT: it says nothing.
     """
     try:
         with Image.open(path) as file:

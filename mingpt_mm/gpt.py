@@ -29,8 +29,7 @@ class GPTConfig:
 
 
 def sample_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
-    """Draw the next token of each row from `logits` (B, V): temperature, then top-k, then top-p. Returns (B,
-    1) int64.
+    """The next token of each row, (B, 1) int64, drawn from `logits` (B, V): temperature, top-k, top-p.
 
     Temperature 0 is greedy: the likeliest token. `top_k` keeps the k likeliest. `top_p` keeps the fewest
     tokens whose probabilities sum to p at least (The Curious Case of Neural Text Degeneration, Holtzman et
@@ -48,9 +47,7 @@ def sample_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None)
 
 
 class GPT(nn.Module):
-    """GPT-2 with the parameter names of its released files. The head is `wte` again, transposed (tied
-    weights).
-    """
+    """GPT-2, with the parameter names of its released files. Its head is `wte` again (tied weights)."""
 
     def __init__(self, config):
         super().__init__()
@@ -64,10 +61,9 @@ class GPT(nn.Module):
         initialise(self, config.n_embd, config.n_layer)
 
     def forward(self, tokens, prefix=None, cache=None):
-        """tokens (B, T) int64, prefix (B, P, C) -> logits (B, T, V), of the token after each of `tokens`.
+        """tokens (B, T) int64, prefix (B, P, C) -> logits (B, T, V) of the token that follows each.
 
-        With a `cache` (see `new_cache`), prefix and tokens come after the positions that it holds, and join
-        them.
+        With a `cache` (see `new_cache`), prefix and tokens come after the positions that it holds.
         """
         x = self.wte(tokens)  # (B, T, C)
         if prefix is not None:
@@ -77,8 +73,8 @@ class GPT(nn.Module):
         x = self.dropout(x + self.wpe.weight[start:start + x.size(1)])  # (B, P + T, C)
         for i, block in enumerate(self.h):
             x = block(x, cache[i] if cache else None)  # (B, P + T, C)
-        x = self.ln_f(x[:, -tokens.size(1):])  # (B, T, C)
-        return F.linear(x, self.wte.weight)  # the head is most of the cost: it runs over text positions only
+        x = self.ln_f(x[:, x.size(1) - tokens.size(1):])  # (B, T, C): no prediction is asked of the prefix
+        return F.linear(x, self.wte.weight)
 
     def check_length(self, positions):
         """Raise ValueError if so many `positions`, prefix and tokens together, do not fit the block size."""
@@ -117,8 +113,7 @@ class GPT(nn.Module):
         return tokens
 
     def complete(self, encoding, prompt="", prefix=None, max_new_tokens=100, temperature=0.0, **sampling):
-        """Write texts that start with the string `prompt`, one for each row of `prefix` (B, P, C) -> B
-        strings.
+        """Texts that start with the string `prompt`, one for each row of `prefix` (B, P, C) -> B strings.
 
         Greedy, unless a `temperature` is given; `sampling`: see `generate`. A text stands between two
         end-of-text tokens, in training as here; it also ends where the block does, or after `max_new_tokens`.

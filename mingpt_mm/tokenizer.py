@@ -19,9 +19,7 @@ PATTERN = r" ?\w+| ?[^\w\s]+|\s+(?!\S)|\s+"
 
 
 def encoding_from_merges(merges):
-    """The encoding of a trained BPE: tokens 0..255 are the bytes, then the `merges` (bytes) in order, then
-    the end.
-    """
+    """The encoding of a trained BPE: the 256 bytes, then the `merges` (bytes) in order, then the end."""
     tokens = [bytes([i]) for i in range(256)] + list(merges)
     ranks = {token: i for i, token in enumerate(tokens)}
     return tiktoken.Encoding("bpe", pat_str=PATTERN, mergeable_ranks=ranks,
@@ -29,9 +27,7 @@ def encoding_from_merges(merges):
 
 
 def merge(word, pair):
-    """`word` (a list of parts) with each occurrence of the neighbours `pair`, from the left, made one
-    part.
-    """
+    """`word` (a list of parts) with the neighbours `pair`, wherever they stand, made one part."""
     parts = []
     for part in word:
         if parts and (parts[-1], part) == pair:
@@ -42,12 +38,11 @@ def merge(word, pair):
 
 
 def train_bpe(texts, vocab_size):
-    """Learn a byte-level BPE from `texts` (strings): at most `vocab_size` >= 257 tokens, fewer when all words
-    are whole.
+    """Learn a byte-level BPE of at most `vocab_size` tokens (never under 257) from `texts` (strings).
 
     Each round merges the neighbours that stand together most often (of equals, those that sort first).
     """
-    counts = Counter(word.encode() for text in texts for word in re.findall(PATTERN, text))
+    counts = Counter(word.encode(errors="replace") for text in texts for word in re.findall(PATTERN, text))
     parts = {word: [bytes([byte]) for byte in word] for word in counts}
     pairs, where, merges = Counter(), defaultdict(set), []  # how often two parts are neighbours, and where
 

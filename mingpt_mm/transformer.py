@@ -1,5 +1,4 @@
-"""One Transformer block for two models: GPT-2 is a stack of it with a causal mask, ViT the same stack
-without.
+"""One Transformer block for two models: GPT-2 is a stack of it with a causal mask, ViT a stack without.
 
 Attention Is All You Need (Vaswani et al., 2017), section 3, with the LayerNorms in front of each part
 (Language Models are Unsupervised Multitask Learners, Radford et al., 2019, section 2.3). Parameters carry
@@ -103,13 +102,12 @@ class Block(nn.Module):
 
 
 def initialise(model, width, n_layer):
-    """GPT-2's initialisation at any width, in place: normal matrices and embeddings, zero biases, LayerNorms
-    at one.
+    """GPT-2's initialisation at any width, in place: matrices and embeddings normal, biases zero.
 
-    GPT-2 takes a deviation of 0.02 at width 768. A row of `width` such weights sums that many terms, so the
-    deviation grows as sqrt(768 / width) to keep what a layer puts out, and the spread of the logits, as loud
-    at small widths. Each of the 2 `n_layer` projections that add to the residual stream is divided by sqrt(2
-    n_layer), so that their sum does not grow with depth (Radford et al., 2019, section 2.3).
+    GPT-2 takes a deviation of 0.02 at width 768. What a layer puts out is a sum over its width, so at a small
+    one the deviation grows as sqrt(768 / width) to keep it, and with it the spread of the logits, as loud.
+    Each of the 2 `n_layer` projections that add to the residual stream is divided by sqrt(2 n_layer), so that
+    their sum does not grow with depth (Radford et al., 2019, section 2.3).
     """
     std = 0.02 * math.sqrt(768 / width)
     for name, parameter in model.named_parameters():

@@ -18,16 +18,12 @@ from mingpt_mm.transformer import Block, initialise
 
 
 def normalize(pixels):
-    """uint8 pixels 0..255, of any shape -> float32 in [-1, 1]: (x / 255 - mean 0.5) / deviation 0.5, in one
-    go.
-    """
+    """uint8 pixels, of any shape -> float32 in [-1, 1]: (x / 255 - mean 0.5) / deviation 0.5, in one go."""
     return pixels.float() / 127.5 - 1
 
 
 def preprocess(image, size):
-    """PIL image -> (3, size, size) float32 in [-1, 1], as the released models expect: squashed to the
-    square.
-    """
+    """PIL image -> (3, size, size) float32 in [-1, 1]; squashed, as the released models expect."""
     image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return normalize(torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
