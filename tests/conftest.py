@@ -4,9 +4,12 @@ import json
 import random
 
 import pytest
+import torch
 from PIL import Image
 
 from mingpt_mm import castle
+
+torch.set_num_threads(1)  # for tensors as small as these, a second thread only waits for the first
 
 
 @pytest.fixture(scope="session")

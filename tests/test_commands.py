@@ -13,7 +13,7 @@ from PIL import Image
 import sample
 import train
 from mingpt_mm import castle
-from mingpt_mm.run import load_checkpoint, run_command
+from mingpt_mm.run import Config, learning_rate, load_checkpoint, newest_run, run_command
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--image_size", "16", "--patch_size", "8", "--n_embd", "24", "--n_head", "2", "--vit_layers", "1",
@@ -140,6 +140,38 @@ def test_accumulating_gradients_changes_the_training_by_rounding_only(folder):
         whole, parts = ([e[name] for line in Path(run, "log.jsonl").open()
                          if (e := json.loads(line))["event"] == "step"] for run in ("whole", "parts"))
         assert len(whole) == 20 and whole == pytest.approx(parts, rel=2e-3)
+
+
+def test_the_schedule_and_the_clip_reach_the_optimizer(folder, capsys):
+    options = ["--data", str(folder), *TINY, "--weight_decay", "0"]
+    train.main([*options, "--out", "run"])
+    groups = load_checkpoint(Path("run/last.pt"))["optimizer"]["param_groups"]
+    rate = learning_rate(19, Config(steps=20, warmup=5))
+    assert [group["lr"] for group in groups] == [rate, rate]
+    train.main([*options, "--out", "clipped", "--clip", "1e-12"])  # far below Adam's epsilon: nothing moves
+    losses = [json.loads(line)["val_loss"] for line in Path("clipped/log.jsonl").open() if "eval" in line]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-3)
+
+
+def test_sampling_options_reach_the_model(folder, capsys):
+    train.main(["--data", str(folder), *TINY, "--out", "run"])
+
+    def text(*argv):
+        capsys.readouterr()
+        sample.main(["--run", "run", "--image", str(folder / "images/3.png"), *argv])
+        return capsys.readouterr().out
+    drawn = text("--temperature", "1", "--seed", "1")
+    assert drawn == text("--temperature", "1", "--seed", "1") != text("--temperature", "1", "--seed", "2")
+    assert drawn != text() == text("--temperature", "1", "--top_k", "1") == text("--temperature", "1", "--top_p", "1e-6")
+    assert len(text("--temperature", "1", "--max_new_tokens", "1")) < len(drawn)
+
+
+def test_the_newest_run_is_the_one_with_the_newest_checkpoint(folder):
+    for out in ("runs/b", "runs/a"):
+        train.main(["--data", str(folder), *TINY, "--steps", "1", "--out", out])
+    assert str(newest_run()) == "runs/a"
+    train.main(["--resume", "--out", "runs/b", "--steps", "2"])
+    assert str(newest_run()) == "runs/b"
 
 
 def test_gpt2_encoding_serves_as_the_tokenizer(folder, monkeypatch, tmp_path):

@@ -87,3 +87,11 @@ def test_a_caption_is_greedy_begins_with_the_prompt_and_knows_no_neighbours(mode
     together = model.caption(pixels, encoding, "a red", max_new_tokens=9)
     alone = [model.caption(picture[None], encoding, "a red", max_new_tokens=9)[0] for picture in pixels]
     assert together == alone and all(caption.startswith("a red") for caption in together)
+
+
+def test_the_blocks_are_of_the_released_kinds(model):
+    gpt, vit = model.gpt, model.vit
+    assert [block.mlp.act.approximate for block in (*gpt.h, *vit.h)] == ["tanh", "tanh", "none"]
+    assert [block.attn.causal for block in (*gpt.h, *vit.h)] == [True, True, False]
+    norms = {module.eps for block in gpt.h for module in (block.ln_1, block.ln_2, gpt.ln_f)}
+    assert norms == {1e-5} and {vit.h[0].ln_1.eps, vit.h[0].ln_2.eps, vit.layernorm.eps} == {1e-12}
