@@ -25,7 +25,7 @@ class Config:
 
     out: str = ""  # folder of the run; without it, a new numbered one under runs/
     resume: bool = False  # go on from last.pt in --out, or in the newest run under runs/
-    steps: int = 1400  # updates of the parameters
+    steps: int = 1200  # updates of the parameters
     batch_size: int = 32  # examples a step
     accumulate: int = 1  # cut each batch into so many parts, one after another, to save memory
     learning_rate: float = 1.5e-3  # its peak

@@ -58,7 +58,7 @@ def final(folder):
 def test_the_default_run_describes_pairings_that_it_never_saw(castle_run):
     cwd, output = castle_run
     record = final(cwd / "runs/multimodal-1")
-    assert record["event"] == "final" and record["step"] == 1400
+    assert record["event"] == "final" and record["step"] == 1200
     assert record["exact_match"] >= 0.95  # the README's three seeds reach 0.97 or more
     assert record["exact_match_blank"] <= 0.05 and record["exact_match_shuffled"] <= 0.05
     assert {"val_loss", "seconds", "tokens_per_second"} <= set(record)

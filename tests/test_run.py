@@ -35,7 +35,7 @@ def test_help_lists_every_option_with_its_comment_and_default(capsys):
         parse(Options, ["--help"], "test")
     text = " ".join(capsys.readouterr().out.split())
     assert exit.value.code == 0 and "--share SHARE a share, in 100% (default: 0.5)" in text
-    assert "--steps STEPS updates of the parameters (default: 1400)" in text and "Options for a test." in text
+    assert "--steps STEPS updates of the parameters (default: 1200)" in text and "Options for a test." in text
 
 
 @pytest.mark.parametrize("argv, message", [
