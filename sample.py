@@ -38,7 +38,7 @@ class SampleConfig:
 
 
 def load_run(folder, device):
-    """(model, encoding, config) of the best checkpoint in `folder`."""
+    """(model, encoding, config) of the best checkpoint in `folder`, or else of the last."""
     best = folder / "best.pt"
     checkpoint = load_checkpoint(best if best.exists() else folder / "last.pt")
     model = MultimodalGPT.from_checkpoint(checkpoint).to(device)
@@ -48,7 +48,7 @@ def load_run(folder, device):
 def main(argv):
     """Print what the model says."""
     config = SampleConfig(**parse(SampleConfig, argv, "sample.py"))
-    device, _ = choose_device(config.device)
+    device, _ = choose_device(config.device, quiet=True)
     model, encoding, trained = load_run(Path(config.run) if config.run else newest_run(), device)
     sampling = {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature,
                 "top_k": config.top_k or None, "top_p": config.top_p or None,

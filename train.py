@@ -88,6 +88,8 @@ def multimodal(argv):
     """The multimodal loop: pictures with captions, the loss on the captions, a step down its gradient."""
     config, folder, checkpoint = start_run(MultimodalConfig, argv, "multimodal")
     first, seconds = (checkpoint["step"], checkpoint["seconds"]) if checkpoint else (0, 0)
+    if config.steps < first:
+        raise BadInput(f"--steps {config.steps}: {folder} has taken {first} steps already: ask for more")
     began = time.perf_counter() - seconds
     device, autocast = choose_device(config.device)
     encoding, model, optimizer, train_data, val_data = prepare(config, checkpoint, device)

@@ -126,4 +126,5 @@ class GPT(nn.Module):
         tokens = torch.tensor([start] * B, device=self.wte.weight.device)  # (B, T)
         tokens = self.generate(tokens, min(max_new_tokens, room), temperature, prefix=prefix,
                                stop=encoding.eot_token, **sampling)  # (B, T + new)
-        return [encoding.decode(row[1:]).split("<|endoftext|>")[0] for row in tokens.tolist()]
+        texts = [row[1:] + [encoding.eot_token] for row in tokens.tolist()]
+        return [encoding.decode(text[:text.index(encoding.eot_token)]) for text in texts]

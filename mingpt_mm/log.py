@@ -8,6 +8,7 @@ import time
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from mingpt_mm import BadInput
 from mingpt_mm.run import learning_rate, write_file
 
 INK, GRID, RIGHT, WRONG = "#555555", "#dddddd", "#117733", "#cc2222"
@@ -24,7 +25,8 @@ def draw_progress(path, curves, samples):
     draw = ImageDraw.Draw(image)
     points = [point for curve in curves.values() for point in curve]
     last = max(1, *(step for step, _ in points))
-    low, high = max(1e-5, 0.9 * min(loss for _, loss in points)), 1.1 * max(loss for _, loss in points)
+    losses = [max(1e-4, loss) for _, loss in points]
+    low, high = 0.9 * min(losses), 1.1 * max(losses)
 
     def place(step, loss):
         """Where the point lies, in pixels."""
@@ -65,17 +67,20 @@ class Log:
     """
 
     def __init__(self, folder, first, config):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=bool(config.out or first))  # a numbered folder is nobody else's
         self.path, self.config, self.events = folder / "log.jsonl", config, []
         if first > 0 and self.path.exists():
-            events = map(json.loads, self.path.read_text().splitlines())
+            lines = self.path.read_text().splitlines()
+            events = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be torn
             self.events = [e for e in events if e["step"] < first + (e["event"] == "step")]
         lines = "".join(json.dumps(event) + "\n" for event in self.events).encode()
         write_file(self.path, lambda file: file.write(lines))
         self.losses, self.tokens, self.since = [], 0, time.perf_counter()
 
     def write(self, event, step, **values):
-        """Append {"event": event, "step": step, **values}."""
+        """Append {"event": event, "step": step, **values}; a run whose numbers are not finite ends here."""
+        if not all(map(math.isfinite, values.values())):
+            raise BadInput(f"step {step}: the loss is not finite any more: lower --learning_rate")
         self.events.append({"event": event, "step": step} | values)
         with open(self.path, "a") as file:
             file.write(json.dumps(self.events[-1]) + "\n")

@@ -4,7 +4,7 @@ A ViT turns the picture into patch embeddings, a connector (one linear layer, as
 Liu et al., 2023, section 4.1) brings them to the GPT's width, and there they stand in front of the token
 embeddings. The GPT's own causal mask lets each word see the whole picture and the words before it.
 
-Letters: B batch, T tokens, P patches, N patches of the ViT, C width of the GPT, D width of the ViT.
+Letters: B batch, T tokens, P patches, C width of the GPT, D width of the ViT.
 """
 
 from collections import defaultdict

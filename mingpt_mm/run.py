@@ -83,14 +83,16 @@ def run_command(command, argv):
         sys.exit(2)
 
 
-def choose_device(name):
+def choose_device(name, quiet=False):
     """(device, autocast): the torch device `name`, or the best one for "auto", and its precision."""
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name not in ("auto", "cpu", found):
         raise BadInput(f"--device {name}: not here; this machine has " + " and ".join({"cpu": 1, found: 1}))
     device = torch.device(found if name == "auto" else name)
-    bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()  # float16 would need a loss scaler
-    print(f"device {device}, " + ("bfloat16" if bfloat16 else f"float32, {torch.get_num_threads()} threads"))
+    bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(False)  # not emulated
+    precision = "bfloat16" if bfloat16 else f"float32, {torch.get_num_threads()} threads"
+    if not quiet:
+        print(f"device {device}, {precision}")
     return device, torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
 

@@ -53,7 +53,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)  # (B, nh, S, hs)
         S, mask = k.size(2), None
-        if self.causal and 1 < T < S:  # a chunk after a cache: row i sees what is cached, and itself up to i
+        if self.causal and 1 < T < S:  # a chunk after a cache: row i sees the cache, and the chunk up to i
             mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)  # (T, S)
         # `is_causal` counts from the first key, so it is right only where nothing is cached; it never joins a
         # mask. One query after a cache sees every key: neither is needed.

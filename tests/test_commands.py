@@ -81,7 +81,7 @@ def test_sample_is_right_about_places_and_sizes_that_training_never_used(castle_
 
 def test_sample_alone_shows_the_newest_run_on_its_validation_pictures(castle_run):
     cwd, _ = castle_run
-    lines = command(program="sample.py", cwd=cwd).stdout.splitlines()[1:]
+    lines = command(program="sample.py", cwd=cwd).stdout.splitlines()
     assert len(lines) == 6 and sum(line.endswith("(right)") for line in lines) >= 4
     assert all(re.match(r"runs/castle-0-\w{8}/images/1000\d\.png: a \w+ \w+ ", line) for line in lines)
 
@@ -95,7 +95,7 @@ def test_a_prompt_begins_the_caption_or_the_text(folder, capsys):
                            (["--prompt", "a red"], "a red")):
         capsys.readouterr()
         sample.main(["--run", "run", *argv, "--num_samples", "3", "--temperature", "1", "--top_k", "9"])
-        assert capsys.readouterr().out.count("\n" + expected) == 3
+        assert ("\n" + capsys.readouterr().out).count("\n" + expected) == 3
 
 
 class Interrupt(Exception):
@@ -164,6 +164,19 @@ def test_sampling_options_reach_the_model(folder, capsys):
     assert drawn == text("--temperature", "1", "--seed", "1") != text("--temperature", "1", "--seed", "2")
     assert drawn != text() == text("--temperature", "1", "--top_k", "1") == text("--temperature", "1", "--top_p", "1e-6")
     assert len(text("--temperature", "1", "--max_new_tokens", "1")) < len(drawn)
+
+
+def test_a_torn_log_and_a_diverged_loss_are_told_or_mended(folder, capsys):
+    argv = ["--data", str(folder), *TINY, "--out", "run"]
+    train.main(argv)
+    with open("run/log.jsonl", "a") as file:
+        file.write('{"event":')
+    train.main(["--resume", "--out", "run", "--steps", "30"])
+    assert final("run")["step"] == 30
+    assert "run has taken 30 steps already" in refuse(capsys, train, ["--resume", "--out", "run", "--steps", "5"])
+    argv[-1] = "wild"
+    assert "the loss is not finite any more" in refuse(
+        capsys, train, [*argv, "--learning_rate", "1e18", "--clip", "1e18"])
 
 
 def test_the_newest_run_is_the_one_with_the_newest_checkpoint(folder):

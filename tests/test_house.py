@@ -19,7 +19,7 @@ ROOMS = {
     "data": (130, ["tokenizer"]),
     "castle": (120, []),
     "run": (125, []),
-    "log": (75, ["run"]),
+    "log": (80, ["run"]),
 }
 INTERNALS, ALL = 470, 1200
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}

@@ -117,7 +117,7 @@ def test_runs_are_numbered_and_no_run_is_overwritten(tmp_path, monkeypatch):
 
 
 def test_the_log_of_a_resumed_run_forgets_what_came_later(tmp_path):
-    log = Log(tmp_path, 0, Config())
+    log = Log(tmp_path, 0, Config(out="here"))
     for step in (10, 20, 30):
         log.write("step", step, loss=1 / step)
         log.write("eval", step, val_loss=2 / step)
