@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mingpt_mm import BadInput
+from mingpt_mm.pretrained import Layout, load, write_checkpoint
 from mingpt_mm.transformer import Block, KVCache, initialise
 
 
@@ -26,6 +27,26 @@ class GPTConfig:
     n_head: int = 12
     n_embd: int = 768
     dropout: float = 0.0  # on embeddings, attention weights and residual branches
+    vocab_multiple: int = 1  # the head is rounded up to a multiple of this, and cut again: 64 is fast on GPUs
+
+
+def guess_sizes(tensors):
+    """The first five of GPTConfig from the shapes; a head of all released GPT-2s is 64 wide."""
+    vocab_size, n_embd = tensors["wte.weight"].shape
+    layers = {name.split(".")[1] for name in tensors if name.startswith("h.")}
+    return [len(tensors["wpe.weight"]), vocab_size, len(layers), 0 if n_embd % 64 else n_embd // 64, n_embd]
+
+
+LAYOUT = Layout(
+    prefix="transformer.",
+    unused=r"^lm_head\.weight$|\.attn\.(masked_)?bias$",  # the head is `wte`, and a mask is no parameter
+    fixed={"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+           "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "tie_word_embeddings": True},
+    sizes=("n_positions", "vocab_size", "n_layer", "n_head", "n_embd"),
+    guess=guess_sizes,
+    renamed={},
+    transposed=("c_attn.weight", "c_proj.weight", "c_fc.weight"),  # "Conv1D", which computes x @ W
+)
 
 
 def sample_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
@@ -74,7 +95,10 @@ class GPT(nn.Module):
         for i, block in enumerate(self.h):
             x = block(x, cache[i] if cache else None)  # (B, P + T, C)
         x = self.ln_f(x[:, x.size(1) - tokens.size(1):])  # (B, T, C): no prediction is asked of the prefix
-        return F.linear(x, self.wte.weight)
+        head, V = self.wte.weight, self.config.vocab_size
+        if self.config.vocab_multiple > 1:
+            head = F.pad(head, (0, 0, 0, -V % self.config.vocab_multiple))  # rows of zeros below
+        return F.linear(x, head)[..., :V]  # (B, T, V)
 
     def check_length(self, positions):
         """Raise ValueError if so many `positions`, prefix and tokens together, do not fit the block size."""
@@ -128,3 +152,18 @@ class GPT(nn.Module):
                                stop=encoding.eot_token, **sampling)  # (B, T + new)
         texts = [row[1:] + [encoding.eot_token] for row in tokens.tolist()]
         return [encoding.decode(text[:text.index(encoding.eot_token)]) for text in texts]
+
+    @classmethod
+    def from_pretrained(cls, source, **options):
+        """GPT-2 with the weights of `source`: "gpt2" to "gpt2-xl", "distilgpt2", a folder, or a file.
+
+        `options`: those of GPTConfig that the weights leave open. Raises BadInput if the weights are not to
+        be had, are damaged, or are another model's.
+        """
+        return load(source, LAYOUT, lambda sizes: cls(GPTConfig(*sizes, **options)))
+
+    def save_pretrained(self, folder):
+        """Write config.json and model.safetensors, from which `transformers` too makes this model."""
+        dropouts = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), self.config.dropout)
+        ends = dict.fromkeys(("bos_token_id", "eos_token_id"), self.config.vocab_size - 1)
+        write_checkpoint(folder, self, LAYOUT, {"architectures": ["GPT2LMHeadModel"]} | dropouts | ends)

@@ -7,13 +7,16 @@ without the causal mask.
 Letters: B batch, H and W the picture's sides, N patches, C width.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
+from mingpt_mm.pretrained import Layout, load, write_checkpoint
 from mingpt_mm.transformer import Block, initialise
 
 
@@ -44,6 +47,36 @@ class ViTConfig:
         return (self.image_size // self.patch_size)**2
 
 
+def guess_sizes(tensors):
+    """ViTConfig from the shapes; a head of the released ViTs is 64 wide, but 80 in ViT-Huge."""
+    n_embd, _, patch_size, _ = tensors["embeddings.patch_embeddings.projection.weight"].shape
+    side = math.isqrt(tensors["embeddings.position_embeddings"].size(1))  # patches, the class token left out
+    layers = {name.split(".")[2] for name in tensors if name.startswith("encoder.layer.")}
+    head = 80 if n_embd == 1280 else 64
+    return [side * patch_size, patch_size, len(layers), 0 if n_embd % head else n_embd // head, n_embd]
+
+
+LAYOUT = Layout(
+    prefix="vit.",
+    unused=r"^(pooler|classifier)\.",
+    fixed={"model_type": "vit", "hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True,
+           "num_channels": 3},
+    sizes=("image_size", "patch_size", "num_hidden_layers", "num_attention_heads", "hidden_size"),
+    guess=guess_sizes,
+    renamed={"patch_embeddings": "embeddings.patch_embeddings.projection",
+             "cls_token": "embeddings.cls_token",
+             "position_embeddings": "embeddings.position_embeddings",
+             "h.": "encoder.layer.",
+             "ln_1": "layernorm_before",
+             "attn.c_attn": "attention.attention.*",
+             "attn.c_proj": "attention.output.dense",
+             "ln_2": "layernorm_after",
+             "mlp.c_fc": "intermediate.dense",
+             "mlp.c_proj": "output.dense"},
+    transposed=(),
+)
+
+
 class ViT(nn.Module):
     """The encoder of the Vision Transformer, without a classification head."""
 
@@ -63,12 +96,43 @@ class ViT(nn.Module):
         # beside it.
         nn.init.normal_(self.position_embeddings, std=0.02 * 768 / config.n_embd)
 
+    def positions(self, rows, columns):
+        """The position embeddings, (1, 1 + N, C), for the class token and `rows` x `columns` patches.
+
+        A picture of another resolution than the model's own has another number of patches: the same places,
+        looked up more or less densely (section 3.2), by bicubic interpolation.
+        """
+        side = self.config.image_size // self.config.patch_size
+        if rows == columns == side:
+            return self.position_embeddings
+        first, grid = self.position_embeddings.split([1, side * side], dim=1)
+        grid = grid.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, C, side, side)
+        grid = F.interpolate(grid, (rows, columns), mode="bicubic")  # (1, C, rows, columns)
+        return torch.cat([first, grid.flatten(2).transpose(1, 2)], dim=1)
+
     def forward(self, pixels):
-        """(B, 3, H, W) in [-1, 1] -> (B, 1 + N, C), the class token first, after the final LayerNorm."""
+        """(B, 3, H, W) in [-1, 1] -> (B, 1 + N, C), the class token first, after the final LayerNorm.
+
+        H and W need not be the model's own; what is left of them beside whole patches is not seen.
+        """
         x = self.patch_embeddings(pixels)  # (B, C, H / patch_size, W / patch_size)
+        positions = self.positions(x.size(2), x.size(3))  # (1, 1 + N, C)
         x = x.flatten(2).transpose(1, 2)  # (B, N, C)
         x = torch.cat([self.cls_token.expand(x.size(0), -1, -1), x], dim=1)  # (B, 1 + N, C)
-        x = x + self.position_embeddings  # (B, 1 + N, C)
+        x = x + positions  # (B, 1 + N, C)
         for block in self.h:
             x = block(x)  # (B, 1 + N, C)
         return self.layernorm(x)
+
+    @classmethod
+    def from_pretrained(cls, source):
+        """ViT with the weights of `source`: a "google/vit-*", a "facebook/deit-*", a folder, or a file.
+
+        Raises BadInput if the weights are not to be had, are damaged, or are another model's.
+        """
+        return load(source, LAYOUT, lambda sizes: cls(ViTConfig(*sizes)))
+
+    def save_pretrained(self, folder):
+        """Write config.json and model.safetensors, from which `transformers` too makes this model."""
+        write_checkpoint(folder, self, LAYOUT, {"architectures": ["ViTModel"],
+                                                "intermediate_size": 4 * self.config.n_embd})
