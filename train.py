@@ -19,13 +19,11 @@ from torch.utils.data import DataLoader
 from mingpt_mm import BadInput
 from mingpt_mm.castle import world_folder
 from mingpt_mm.data import Batches, Captions, read_captions
-from mingpt_mm.gpt import GPT, GPTConfig
 from mingpt_mm.log import Log, draw_progress
-from mingpt_mm.multimodal import MultimodalGPT, caption_loss, evaluate_captions
+from mingpt_mm.multimodal import MultimodalGPT, build, caption_loss, evaluate_captions
 from mingpt_mm.run import (FORMAT, Config, choose_device, learning_rate, load_checkpoint, make_optimizer,
                            run_command, save, start_run)
 from mingpt_mm.tokenizer import gpt2_encoding, pack_encoding, train_bpe, unpack_encoding
-from mingpt_mm.vit import ViT, ViTConfig, normalize
 
 
 @dataclass
@@ -41,17 +39,31 @@ class MultimodalConfig(Config):
     vit_layers: int = 2  # blocks of the ViT
     block_size: int = 64  # the most positions: the patches of a picture and the tokens of its caption
     dropout: float = 0.0  # in the GPT
-    tokenizer: str = "bpe"  # bpe: trained on the captions; gpt2: GPT-2's own
+    vit: str = "scratch"  # the ViT to begin with: scratch, or google/vit-base-patch16-224, a folder, a file
+    gpt_rate: float = 1.0  # learning rate of the GPT, times --learning_rate; 0 freezes it
+    vit_rate: float = 1.0  # of the ViT; frozen, it looks at each picture once and keeps what it saw
+    connector_rate: float = 1.0  # of the connector; with --init, unless given, 20
+    tokenizer: str = "bpe"  # bpe: trained on the captions; gpt2: GPT-2's own, as with --init, unless given
     vocab_size: int = 512  # the most tokens of a bpe
     cache_mb: int = 1000  # megabytes of decoded pictures that each reading process may keep
 
+    # The defaults that go with weights; a size of 0 is theirs.
+    presets = {"init": {"learning_rate": 5e-5, "connector_rate": 20.0, "tokenizer": "gpt2",
+                        "block_size": 0, "n_layer": 0, "n_head": 0, "n_embd": 0},
+               "vit": {"image_size": 0, "patch_size": 0, "vit_layers": 0}}
 
-def prepare(config, checkpoint, device):
-    """(encoding, model, optimizer, training data, validation data), new or as the `checkpoint` has them."""
-    if config.n_embd % config.n_head or config.image_size % config.patch_size or config.dropout >= 1:
-        raise BadInput("--n_embd must be a multiple of --n_head, --image_size of --patch_size, --dropout < 1")
+    @property
+    def patches(self):
+        """How many patches a picture is cut into."""
+        return (self.image_size // self.patch_size)**2
+
+
+def prepare(config, checkpoint, device, autocast):
+    """(config, encoding, model, optimizer, training data, validation data), new or as in the `checkpoint`."""
     if config.tokenizer not in ("bpe", "gpt2"):
         raise BadInput(f"--tokenizer {config.tokenizer}: must be bpe or gpt2")
+    if config.dropout >= 1 or not config.gpt_rate + config.vit_rate + config.connector_rate:
+        raise BadInput("--dropout must be less than 1, and one of the rates more than 0")
     train_rows, val_rows = read_captions(config.data or world_folder(config.seed))
     if checkpoint:
         encoding = unpack_encoding(checkpoint["encoding"])
@@ -60,20 +72,28 @@ def prepare(config, checkpoint, device):
     else:
         encoding = train_bpe((caption for row in train_rows for caption in row.captions), config.vocab_size)
     torch.manual_seed(config.seed)
-    heads, width = config.n_head, config.n_embd
-    gpt = GPT(GPTConfig(config.block_size, encoding.n_vocab, config.n_layer, heads, width, config.dropout))
-    vit = ViT(ViTConfig(config.image_size, config.patch_size, config.vit_layers, heads, width))
-    model = MultimodalGPT(gpt, vit).to(device)
-    optimizer = make_optimizer(model, config)
     if checkpoint:
-        model.load_state_dict(checkpoint["model"])
+        model = MultimodalGPT.from_checkpoint(checkpoint).to(device).train()
+    else:
+        model, config = build(config, encoding, device)
+    if config.n_embd % config.n_head or config.image_size % config.patch_size:
+        raise BadInput(f"--n_embd {config.n_embd} must be a multiple of --n_head {config.n_head}, and "
+                       f"--image_size {config.image_size} of --patch_size {config.patch_size}")
+    optimizer = make_optimizer([(model.gpt, config.gpt_rate), (model.vit, config.vit_rate),
+                                (model.connector, config.connector_rate)], config)
+    if checkpoint:
         optimizer.load_state_dict(checkpoint["optimizer"])
-    room = config.block_size - model.vit.config.patches
+    room = config.block_size - config.patches
     data = [Captions(rows, encoding, config.image_size, room, config.cache_mb)
             for rows in (train_rows, val_rows)]
+    if config.vit_rate == 0:
+        with autocast, torch.no_grad():
+            for split in data:
+                split.remember(lambda x: model.look(torch.as_tensor(x, device=device)).float().cpu().numpy(),
+                               config.batch_size)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
           f"{len(train_rows):,} pictures to learn from and {len(val_rows):,} to be tested on", flush=True)
-    return encoding, model, optimizer, *data
+    return config, encoding, model, optimizer, *data
 
 
 def draw_run(path, log, data, captions):
@@ -92,7 +112,7 @@ def multimodal(argv):
         raise BadInput(f"--steps {config.steps}: {folder} has taken {first} steps already: ask for more")
     began = time.perf_counter() - seconds
     device, autocast = choose_device(config.device)
-    encoding, model, optimizer, train_data, val_data = prepare(config, checkpoint, device)
+    config, encoding, model, optimizer, train_data, val_data = prepare(config, checkpoint, device, autocast)
     forward = torch.compile(model) if config.compile else model
     batches = iter(DataLoader(Batches(train_data, config.batch_size, config.seed), batch_size=None,
                               sampler=range(first, config.steps), num_workers=config.workers,
@@ -119,7 +139,7 @@ def multimodal(argv):
 
         torch.manual_seed(hash((config.seed, step)))  # dropout too is a function of (seed, step)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
+            group["lr"] = group["rate"] * learning_rate(step, config)
         batch = [tensor.to(device, non_blocking=True) for tensor in next(batches)]
         count, total = (batch[2] >= 0).sum(), 0  # the targets of all parts, which add up to the batch's mean
         for part in zip(*(tensor.chunk(config.accumulate) for tensor in batch)):
@@ -130,7 +150,7 @@ def multimodal(argv):
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        log.step(step + 1, total, norm, len(batch[1]) * (model.vit.config.patches + batch[1].size(1)))
+        log.step(step + 1, total, norm, batch[1].size(0) * (config.patches + batch[1].size(1)))
 
     model.load_state_dict(load_checkpoint(folder / "best.pt")["model"])  # what sample.py will ask
     with autocast:

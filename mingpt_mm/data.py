@@ -99,7 +99,9 @@ class Captions:
         self.rows, self.size, self.end = rows, size, encoding.eot_token
         self.tokens = [[encoding.encode_ordinary(caption) for caption in row.captions] for row in rows]
         self.longest = 1 + max(len(tokens) for captions in self.tokens for tokens in captions)
-        self.cache, self.cache_slots = {}, int(cache_mb * 1e6) // (3 * size * size)
+        self.cache, self.cache_bytes = {}, cache_mb * 10**6
+        self.blank = np.full((1, 3, size, size), 128, np.uint8)  # shows nothing
+        self.patches = None
         for row, captions in zip(rows, self.tokens):
             over = 1 + max(map(len, captions)) - room
             if over > 0:
@@ -115,9 +117,22 @@ class Captions:
             return self.cache[i]
         image = read_image(self.rows[i].image).resize((self.size, self.size), Image.Resampling.BILINEAR)
         pixels = np.asarray(image).transpose(2, 0, 1)  # (3, size, size)
-        if len(self.cache) < self.cache_slots:
+        if (len(self.cache) + 1) * pixels.nbytes <= self.cache_bytes:
             self.cache[i] = pixels
         return pixels
+
+    def remember(self, look, batch_size):
+        """From now on give out what `look` makes of the pixels, (B, P, D), instead of the pixels."""
+        blank = look(self.blank)  # (1, P, D)
+        if len(self) * blank.nbytes > self.cache_bytes:
+            needed = len(self) * blank.nbytes // 10**6 + 1
+            print(f"the frozen ViT looks at each picture anew; --cache_mb {needed} would keep what it sees")
+            return
+        print(f"the frozen ViT looks at {len(self):,} pictures, once", flush=True)
+        batches = np.array_split(np.arange(len(self)), range(batch_size, len(self), batch_size))
+        seen = [look(np.stack([self.pixels(i) for i in batch])) for batch in batches]
+        self.patches = np.concatenate(seen)  # (N, P, D)
+        self.blank = blank
 
     def batch(self, indices, rng=None):
         """The rows `indices` as pixels uint8 (B, 3, size, size), tokens and targets int64 (B, T).
@@ -133,6 +148,8 @@ class Captions:
         for row, caption in enumerate(captions):
             tokens[row, 1:1 + len(caption)] = caption
             targets[row, :1 + len(caption)] = [*caption, self.end]
+        if self.patches is not None:
+            return self.patches[indices], tokens, targets
         return np.stack([self.pixels(i) for i in indices]), tokens, targets
 
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from mingpt_mm import BadInput
-from mingpt_mm.run import learning_rate, write_file
+from mingpt_mm.pretrained import write_file
+from mingpt_mm.run import learning_rate
 
 INK, GRID, RIGHT, WRONG = "#555555", "#dddddd", "#117733", "#cc2222"
 COLOURS = ("#7788aa", "#dd6600")  # one a curve

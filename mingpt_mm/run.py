@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import math
-import os
 import re
 import sys
 from dataclasses import dataclass, fields
@@ -13,8 +12,9 @@ from pathlib import Path
 import torch
 
 from mingpt_mm import BadInput
+from mingpt_mm.pretrained import write_file
 
-FORMAT = 1  # of the checkpoints
+FORMAT = 2  # of the checkpoints
 MAY_CHANGE = ("resume", "out", "steps", "eval_interval", "eval_rows", "log_interval", "device", "compile",
               "workers", "cache_mb")  # options that a resumed run may have otherwise than before
 
@@ -27,8 +27,9 @@ class Config:
     resume: bool = False  # go on from last.pt in --out, or in the newest run under runs/
     steps: int = 1200  # updates of the parameters
     batch_size: int = 32  # examples a step
+    init: str = "scratch"  # the GPT to begin with: scratch, or gpt2 to gpt2-xl, a folder or a file of weights
     accumulate: int = 1  # cut each batch into so many parts, one after another, to save memory
-    learning_rate: float = 1.5e-3  # its peak
+    learning_rate: float = 1.5e-3  # its peak; with --init, unless given, 5e-5
     warmup: int = 50  # steps until the learning rate reaches its peak; from there it falls as a cosine to 0
     weight_decay: float = 0.1  # on matrices and embeddings, not on biases and LayerNorms
     clip: float = 1.0  # the largest norm that the gradient may have
@@ -39,6 +40,7 @@ class Config:
     device: str = "auto"  # auto, cpu, cuda or mps
     compile: bool = False  # compile the model: slow to start, then faster on a GPU
     workers: int = 0  # processes that read the data ahead; with 0 the training itself reads
+    presets = {}  # {an option: what the defaults of others become if it is not "scratch"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,13 +98,19 @@ def choose_device(name, quiet=False):
     return device, torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
 
-def make_optimizer(model, config):
-    """AdamW (Loshchilov and Hutter, 2019), with weight decay on matrices and embeddings only."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay},
-              {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, config.learning_rate, betas=(0.9, 0.95), fused=True)
+def make_optimizer(parts, config):
+    """AdamW (Loshchilov and Hutter, 2019), with weight decay on matrices and embeddings only.
+
+    parts: pairs of a module and its rate, by which the learning rate is multiplied; 0 freezes the module.
+    """
+    groups = []
+    for module, rate in parts:
+        module.requires_grad_(rate > 0)
+        matrices = [parameter for parameter in module.parameters() if parameter.dim() > 1]
+        vectors = [parameter for parameter in module.parameters() if parameter.dim() <= 1]
+        groups += [{"params": matrices, "rate": rate, "weight_decay": config.weight_decay},
+                   {"params": vectors, "rate": rate, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
 
 
 def learning_rate(step, config):
@@ -111,21 +119,6 @@ def learning_rate(step, config):
         return config.learning_rate * (step + 1) / config.warmup
     progress = (step - config.warmup) / (config.steps - config.warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def write_file(path, write):
-    """Have `write(file)` fill a temporary file, then move it to `path`: what was there stays until then."""
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        with open(draft, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
-        draft.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"{path}: cannot be written ({reason}); what was there stays") from error
 
 
 def save(path, checkpoint):
@@ -166,6 +159,9 @@ def start_run(config_class, argv, name):
             if option not in MAY_CHANGE and value != before[option]:
                 raise BadInput(f"--{option} {value}: {folder} was started with {before[option]} and keeps it")
         return config_class(**before | given), folder, checkpoint
+    for option, presets in config_class.presets.items():
+        if given.get(option, "scratch") != "scratch":
+            given = presets | given
     free = (folder for i in count(1) if not (folder := Path(f"runs/{name}-{i}")).exists())
     folder = Path(given["out"]) if "out" in given else next(free)
     if (folder / "last.pt").exists():

@@ -2,17 +2,23 @@
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tiktoken
+import torch
 from PIL import Image
 
 import sample
 import train
 from mingpt_mm import castle
+from mingpt_mm.data import Captions
+from mingpt_mm.gpt import GPT, GPTConfig
+from mingpt_mm.multimodal import MultimodalGPT
 from mingpt_mm.run import Config, learning_rate, load_checkpoint, newest_run, run_command
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +45,16 @@ def weights(folder, name="last.pt"):
     return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in model.values())).hexdigest()
 
 
+def refuse(capsys, program, argv):
+    """The one line on standard error with which `program` refuses `argv`, with exit status 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        run_command(program.main, list(map(str, argv)))
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
 # ---- the main job, at its real size ----
 
 @pytest.fixture(scope="module")
@@ -59,7 +75,7 @@ def test_the_default_run_describes_pairings_that_it_never_saw(castle_run):
     cwd, output = castle_run
     record = final(cwd / "runs/multimodal-1")
     assert record["event"] == "final" and record["step"] == 1200
-    assert record["exact_match"] >= 0.95  # the README's three seeds reach 0.97 or more
+    assert record["exact_match"] >= 0.97  # 0.986 in the README, and at least this with its other seeds
     assert record["exact_match_blank"] <= 0.05 and record["exact_match_shuffled"] <= 0.05
     assert {"val_loss", "seconds", "tokens_per_second"} <= set(record)
     assert output.splitlines()[-1] == "python sample.py --run runs/multimodal-1"
@@ -102,28 +118,31 @@ class Interrupt(Exception):
     """Stands for whatever ends a run."""
 
 
+def train_a_while(argv, steps):
+    """Run train.py until it is interrupted in the step after so many."""
+    left, caption_loss = iter(range(steps)), train.caption_loss
+
+    def loss_for_a_while(*batch):
+        if torch.is_grad_enabled() and next(left, None) is None:
+            raise Interrupt
+        return caption_loss(*batch)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupt):
+        patch.setattr(train, "caption_loss", loss_for_a_while)
+        train.main(argv)
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(folder, monkeypatch, workers):
+def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(folder, workers):
     options = ["--data", str(folder), *TINY, "--workers", workers]
     train.main([*options, "--out", "whole"])
-    with monkeypatch.context() as patch:
-        steps = iter(range(13))
-
-        def loss_for_a_while(*batch):
-            if next(steps, None) is None:
-                raise Interrupt
-            return caption_loss(*batch)
-        caption_loss = train.caption_loss
-        patch.setattr(train, "caption_loss", loss_for_a_while)
-        with pytest.raises(Interrupt):
-            train.main([*options, "--out", "cut"])
+    train_a_while([*options, "--out", "cut"], 13)
     assert load_checkpoint(Path("cut/last.pt"))["step"] == 10
     train.main(["--resume", "--out", "cut"])
     assert weights("cut") == weights("whole") and weights("cut", "best.pt") == weights("whole", "best.pt")
     for name in ("step", "eval", "final"):
         ours, theirs = ([(e["step"], e.get("loss"), e.get("val_loss")) for line in Path(run, "log.jsonl").open()
                          if (e := json.loads(line))["event"] == name] for run in ("cut", "whole"))
-        assert ours == theirs or name == "step" and ours[:3] == theirs[:3]
+        assert ours == theirs
 
 
 def test_evaluating_more_often_changes_nothing_in_the_training(folder):
@@ -147,10 +166,108 @@ def test_the_schedule_and_the_clip_reach_the_optimizer(folder, capsys):
     train.main([*options, "--out", "run"])
     groups = load_checkpoint(Path("run/last.pt"))["optimizer"]["param_groups"]
     rate = learning_rate(19, Config(steps=20, warmup=5))
-    assert [group["lr"] for group in groups] == [rate, rate]
+    assert [group["lr"] for group in groups] == [rate] * 6
     train.main([*options, "--out", "clipped", "--clip", "1e-12"])  # far below Adam's epsilon: nothing moves
     losses = [json.loads(line)["val_loss"] for line in Path("clipped/log.jsonl").open() if "eval" in line]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-3)
+
+
+# ---- weights to begin with ----
+
+FINE = ["--init", "gpt", "--vit", "vit", "--tokenizer", "bpe", "--batch_size", "4", "--warmup", "5", "--steps", "20",
+        "--eval_interval", "10", "--log_interval", "5"]
+
+
+@pytest.fixture
+def parts(folder):
+    """The models of a first run, saved in the folders "gpt" and "vit"."""
+    train.main(["--data", str(folder), *TINY, "--out", "first"])
+    model = MultimodalGPT.from_checkpoint(load_checkpoint(Path("first/last.pt")))
+    model.gpt.save_pretrained("gpt")
+    model.vit.save_pretrained("vit")
+    return model
+
+
+def parameters(folder, part):
+    """The parameters of one part of a run's last model."""
+    return {name: tensor for name, tensor in load_checkpoint(Path(folder) / "last.pt")["model"].items()
+            if name.startswith(part)}
+
+
+def test_weights_bring_their_sizes_and_a_resumed_run_ends_bit_for_bit(folder, parts):
+    argv = ["--data", str(folder), *FINE, "--dropout", "0.1"]
+    train.main([*argv, "--out", "whole"])
+    config = load_checkpoint(Path("whole/last.pt"))["config"]
+    assert [config[name] for name in ("block_size", "n_layer", "n_head", "n_embd")] == [40, 1, 2, 24]
+    assert [config[name] for name in ("image_size", "patch_size", "vit_layers")] == [16, 8, 1]
+    assert (config["learning_rate"], config["connector_rate"], config["dropout"]) == (5e-5, 20, 0.1)
+    train_a_while([*argv, "--out", "cut"], 13)
+    for name in ("gpt", "vit"):  # a resumed run does not need them
+        Path(name).rename(f"{name} elsewhere")
+    train.main(["--resume", "--out", "cut"])
+    assert weights("cut") == weights("whole")
+
+
+@pytest.mark.parametrize("rates", [(0, 0, 1), (0, 1, 0), (1, 0, 2)])
+def test_frozen_parts_stay_as_they_are(folder, parts, rates):
+    names = ("gpt", "vit", "connector")
+    argv = [word for name, rate in zip(names, rates) for word in (f"--{name}_rate", str(rate))]
+    train.main(["--data", str(folder), *FINE, *argv, "--learning_rate", "1e-2", "--out", "run"])
+    for name, rate in zip(names[:2], rates):
+        before = getattr(parts, name).state_dict(prefix=name + ".")
+        same = [torch.equal(tensor, before[key]) for key, tensor in parameters("run", name).items()]
+        assert not any(same) if rate else all(same), name
+
+
+def test_a_frozen_vit_looks_once_at_each_picture(folder, parts, capsys):
+    argv = ["--data", str(folder), *FINE, "--vit_rate", "0"]
+    looks = []
+    with pytest.MonkeyPatch.context() as patch:
+        look = MultimodalGPT.look
+        patch.setattr(MultimodalGPT, "look", lambda self, pixels: looks.append(len(pixels)) or look(self, pixels))
+        train.main([*argv, "--out", "kept"])
+    assert sum(looks) == 24 + 2  # and a blank one for each of the two splits
+    assert "the frozen ViT looks at 22 pictures, once" in capsys.readouterr().out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Captions, "remember", lambda *_: None)
+        train.main([*argv, "--out", "anew"])
+    for name in ("loss", "val_loss", "exact_match_blank", "exact_match_shuffled"):
+        kept, anew = ([e[name] for line in Path(run, "log.jsonl").open() if name in (e := json.loads(line))]
+                      for run in ("kept", "anew"))
+        assert kept == pytest.approx(anew, rel=1e-5) and kept
+
+
+def test_another_resolution_than_the_vit_was_trained_at(folder, parts, capsys):
+    train.main(["--data", str(folder), *FINE, "--image_size", "32", "--out", "run"])
+    assert load_checkpoint(Path("run/last.pt"))["vit"]["image_size"] == 16
+    sample.main(["--run", "run", "--image", str(folder / "images/3.png")])
+    assert "3.png: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--init", "nowhere/at/all"], "nowhere/at/all: no such file or folder"),
+    (["--vit", "gpt"], "gpt/config.json: missing, or not of such a model, with model_type gpt2"),
+    (["--n_embd", "48"], "--n_embd 48: the weights have 24: leave it out"),
+    (["--patch_size", "4"], "--patch_size 4: the weights have 8"),
+    (["--image_size", "20"], "--image_size 20 of --patch_size 8"),
+    (["--vocab_size", "258"], "--tokenizer bpe: makes 258 tokens, but --init gpt knows"),
+    (["--gpt_rate", "0", "--vit_rate", "0", "--connector_rate", "0"], "one of the rates more than 0"),
+])
+def test_weights_that_do_not_fit_are_refused(capsys, folder, parts, argv, message):
+    assert message in refuse(capsys, train, ["--data", folder, *FINE, "--out", "run", *argv])
+    assert not Path("run").exists()
+
+
+@pytest.mark.skipif("TIKTOKEN_CACHE_DIR" not in os.environ, reason="TIKTOKEN_CACHE_DIR is not set")
+def test_sample_asks_released_weights(capsys, parts):
+    gpt = GPT(GPTConfig(32, 50257, 1, 1, 64))
+    gpt.save_pretrained("released")
+    capsys.readouterr()
+    sample.main(["--init", "released", "--prompt", "Hello world", "--max_new_tokens", "3", "--num_samples", "2"])
+    tokens = gpt.generate(torch.tensor([[50256, 15496, 995]]), 3, temperature=0)[0, 1:].tolist()
+    assert capsys.readouterr().out == f"{tiktoken.get_encoding('gpt2').decode(tokens)}\n" * 2
+    assert "tokens are not those of GPT-2" in refuse(capsys, sample, ["--init", "gpt"])
+    assert "saw no picture" in refuse(capsys, sample, ["--init", "released", "--image", "a.png"])
 
 
 def test_sampling_options_reach_the_model(folder, capsys):
@@ -193,22 +310,12 @@ def test_gpt2_encoding_serves_as_the_tokenizer(folder, monkeypatch, tmp_path):
     assert load_checkpoint(Path("run/last.pt"))["gpt"]["vocab_size"] < 300
 
 
-def refuse(capsys, program, argv):
-    """The one line on standard error with which `program` refuses `argv`, with exit status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit:
-        run_command(program.main, list(map(str, argv)))
-    error = capsys.readouterr().err
-    assert exit.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
-    return error
-
-
 @pytest.mark.parametrize("argv, message", [
     (["nonsense"], "nonsense: no such loop; there is multimodal"),
     (["--lerning_rate", "1"], "unrecognized arguments: --lerning_rate"),
     (["--learning_rate", "-1"], "--learning_rate -1.0: must be a number from 0"),
     (["--data", "nowhere"], "nowhere/captions.jsonl: no such file"),
-    (["--data", "DATA", "--n_embd", "25"], "--n_embd must be a multiple of --n_head"),
+    (["--data", "DATA", "--n_embd", "25"], "--n_embd 25 must be a multiple of --n_head 2"),
     (["--data", "DATA", "--tokenizer", "nltk"], "--tokenizer nltk: must be bpe or gpt2"),
     (["--data", "DATA", "--block_size", "6"], "raise --block_size by"),
     (["--device", "abacus"], "--device abacus: not here"),

@@ -11,8 +11,9 @@ from torch import nn
 
 from mingpt_mm import BadInput
 from mingpt_mm.log import Log, draw_progress
-from mingpt_mm.run import (Config, learning_rate, load_checkpoint, make_optimizer, parse, save, start_run,
-                           write_file)
+from mingpt_mm.pretrained import write_file
+from mingpt_mm.run import (FORMAT, Config, learning_rate, load_checkpoint, make_optimizer, parse, save,
+                           start_run)
 
 
 @dataclass
@@ -63,19 +64,32 @@ def test_the_learning_rate_rises_as_a_line_and_falls_as_a_cosine():
 
 def test_only_matrices_and_embeddings_decay():
     model = nn.ModuleDict({"linear": nn.Linear(3, 4), "norm": nn.LayerNorm(4), "table": nn.Embedding(5, 4)})
-    optimizer = make_optimizer(model, Config(learning_rate=0.1, weight_decay=0.5))
+    optimizer = make_optimizer([(model["linear"], 1.0), (model["norm"], 1.0), (model["table"], 0.5)],
+                               Config(weight_decay=0.5))
+    for group in optimizer.param_groups:  # as the loops do at each step
+        group["lr"] = 0.1 * group["rate"]
     before = {name: p.clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     for name, parameter in model.named_parameters():
-        factor = 0.95 if name in ("linear.weight", "table.weight") else 1.0
+        factor = {"linear.weight": 0.95, "table.weight": 0.975}.get(name, 1.0)
         torch.testing.assert_close(parameter, before[name] * factor)
+
+
+def test_a_rate_of_0_freezes_a_part():
+    model = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 2)])
+    optimizer = make_optimizer(zip(model, (0, 1)), Config(weight_decay=0.5))
+    before = model[0].weight.clone(), model[1].weight.clone()
+    model[1](model[0](torch.randn(5, 3))).sum().backward()
+    optimizer.step()
+    assert model[0].weight.grad is None and torch.equal(model[0].weight, before[0])
+    assert not torch.equal(model[1].weight, before[1])
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
     path = tmp_path / "last.pt"
-    save(path, {"format": 1, "step": 5})
+    save(path, {"format": FORMAT, "step": 5})
 
     def fail(file):
         file.write(b"half of it")
@@ -87,14 +101,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
 
 def test_damaged_and_foreign_checkpoints_are_named(tmp_path):
     path = tmp_path / "last.pt"
-    save(path, {"format": 1, "model": {"w": torch.zeros(1000)}})
+    save(path, {"format": FORMAT, "model": {"w": torch.zeros(1000)}})
     whole = path.read_bytes()
     for data in (b"", b"hello", whole[:len(whole) // 2], whole[:-30]):
         path.write_bytes(data)
         with pytest.raises(BadInput, match="last.pt: not a checkpoint, or damaged"):
             load_checkpoint(path)
     save(path, {"format": 99})
-    with pytest.raises(BadInput, match="format 99, but this program reads 1"):
+    with pytest.raises(BadInput, match="format 99, but this program reads"):
         load_checkpoint(path)
     with pytest.raises(BadInput, match="none.pt: no such file"):
         load_checkpoint(tmp_path / "none.pt")
@@ -107,7 +121,7 @@ def test_runs_are_numbered_and_no_run_is_overwritten(tmp_path, monkeypatch):
     assert str(start_run(Config, [], "fun")[1]) == "runs/fun-2"
     with pytest.raises(BadInput, match="runs/: no run there yet"):
         start_run(Config, ["--resume"], "fun")
-    save(tmp_path / "runs/fun-1/last.pt", {"format": 1, "config": {"steps": 7, "seed": 3}})
+    save(tmp_path / "runs/fun-1/last.pt", {"format": FORMAT, "config": {"steps": 7, "seed": 3}})
     with pytest.raises(BadInput, match="--out runs/fun-1: holds another run"):
         start_run(Config, ["--out", "runs/fun-1"], "fun")
     config, folder, checkpoint = start_run(Config, ["--resume", "--steps", "9", "--seed", "3"], "fun")
