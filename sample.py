@@ -55,7 +55,7 @@ def main(argv):
     if config.init:
         if config.image or config.run:
             raise BadInput("--init: released weights are no run and saw no picture: give a --prompt only")
-        gpt, encoding = GPT.from_pretrained(config.init).to(device).eval(), gpt2_encoding()
+        gpt, encoding = GPT.from_pretrained(config.init).to(device), gpt2_encoding()
         if gpt.config.vocab_size != encoding.n_vocab:
             raise BadInput(f"--init {config.init}: {gpt.config.vocab_size:,} tokens are not those of GPT-2")
     else:

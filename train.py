@@ -41,11 +41,11 @@ class MultimodalConfig(Config):
     dropout: float = 0.0  # in the GPT
     vit: str = "scratch"  # the ViT to begin with: scratch, or google/vit-base-patch16-224, a folder, a file
     gpt_rate: float = 1.0  # learning rate of the GPT, times --learning_rate; 0 freezes it
-    vit_rate: float = 1.0  # of the ViT; frozen, it looks at each picture once and keeps what it saw
+    vit_rate: float = 1.0  # of the ViT; frozen, it looks at each picture once if --cache_mb has room
     connector_rate: float = 1.0  # of the connector; with --init, unless given, 20
     tokenizer: str = "bpe"  # bpe: trained on the captions; gpt2: GPT-2's own, as with --init, unless given
     vocab_size: int = 512  # the most tokens of a bpe
-    cache_mb: int = 1000  # megabytes of decoded pictures that each reading process may keep
+    cache_mb: int = 1000  # megabytes of pictures, or of what a frozen ViT sees, to keep of either split
 
     # The defaults that go with weights; a size of 0 is theirs.
     presets = {"init": {"learning_rate": 5e-5, "connector_rate": 20.0, "tokenizer": "gpt2",
@@ -87,7 +87,7 @@ def prepare(config, checkpoint, device, autocast):
     data = [Captions(rows, encoding, config.image_size, room, config.cache_mb)
             for rows in (train_rows, val_rows)]
     if config.vit_rate == 0:
-        with autocast, torch.no_grad():
+        with autocast:
             for split in data:
                 split.remember(lambda x: model.look(torch.as_tensor(x, device=device)).float().cpu().numpy(),
                                config.batch_size)

@@ -106,7 +106,7 @@ class Captions:
             over = 1 + max(map(len, captions)) - room
             if over > 0:
                 raise BadInput(f"{row.where}: a caption is {over} tokens too long for the context: shorten "
-                               f"it, or raise --block_size by {over}")
+                               f"it, raise --block_size by {over}, or lower --image_size")
 
     def __len__(self):
         return len(self.rows)
@@ -130,9 +130,10 @@ class Captions:
             return
         print(f"the frozen ViT looks at {len(self):,} pictures, once", flush=True)
         batches = np.array_split(np.arange(len(self)), range(batch_size, len(self), batch_size))
-        seen = [look(np.stack([self.pixels(i) for i in batch])) for batch in batches]
-        self.patches = np.concatenate(seen)  # (N, P, D)
-        self.blank = blank
+        self.patches, self.blank = np.empty((len(self), *blank.shape[1:]), blank.dtype), blank  # (N, P, D)
+        for batch in batches:
+            self.patches[batch] = look(np.stack([self.pixels(i) for i in batch]))
+            self.cache.clear()
 
     def batch(self, indices, rng=None):
         """The rows `indices` as pixels uint8 (B, 3, size, size), tokens and targets int64 (B, T).

@@ -16,10 +16,10 @@ from dataclasses import astuple, dataclass
 from http.client import HTTPException
 from itertools import chain
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from mingpt_mm import BadInput
 
@@ -63,7 +63,7 @@ def fetch(url, path):
 
 def download(name):
     """The folder, in torch's cache, with the files of the model `name` of the hub, downloaded but once."""
-    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    hub = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
     folder = Path(torch.hub.get_dir()) / "checkpoints" / name
     if any((folder / weights).exists() for weights in WEIGHTS):  # the last file to come
         return folder
@@ -72,8 +72,9 @@ def download(name):
         for alternatives in (["config.json"], WEIGHTS):
             if not any(fetch(f"{hub}/{name}/resolve/main/{file}", folder / file) for file in alternatives):
                 raise OSError(f"it has no {alternatives[0]} of that name")
-    except (OSError, HTTPException) as error:
-        raise BadInput(f"{name}: no such file or folder, and no download from {hub} ({error}): if that is a "
+    except (OSError, ValueError, HTTPException) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{name}: no such file or folder, and no download from {hub} ({reason}): if that is a "
                        f"model, put its config.json and {WEIGHTS[0]} into {folder}") from error
     return folder
 
@@ -142,7 +143,7 @@ class Layout:
     prefix: str  # stands before each name in some files
     unused: str  # a pattern of the names, without prefix, that this model has no use for
     fixed: dict  # what config.json says, if it says it, of a model with the released numbers
-    sizes: tuple  # the names of the sizes in config.json, in the order of the model's own config
+    sizes: tuple  # the sizes in config.json, as the model's config orders them: layers, heads and width last
     guess: object  # the function {name: tensor} -> these sizes, for where there is no config.json
     renamed: dict  # {part of a parameter's name here: its name there}; * is query, key and value, one by one
     transposed: tuple  # ends of the names of matrices that are transposed there
@@ -161,48 +162,64 @@ def read_checkpoint(source, layout):
     config = file.with_name("config.json")
     try:
         settings = json.loads(config.read_bytes()) if config.exists() else {}
-        wrong = [f"{key} {settings[key]}" for key in layout.fixed
-                 if settings.get(key, layout.fixed[key]) != layout.fixed[key]]
+        wrong = [key for key, value in layout.fixed.items() if settings.get(key, value) != value]
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{config}: not an object in JSON: fetch it anew") from error
+    try:
         if file.suffix == ".safetensors":
             tensors = read_safetensors(file)
         else:  # weights_only: a pickle may otherwise run any code
             tensors = torch.load(file, "cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
         tensors = {name.removeprefix(layout.prefix): tensor for name, tensor in tensors.items()}
         tensors = {name: tensors[name] for name in tensors if not re.search(layout.unused, name)}
+        if not all(tensor.is_floating_point() for tensor in tensors.values()):
+            raise ValueError("not all numbers in it are of a floating-point type")
         sizes = [settings.get(name) for name in layout.sizes] if settings else layout.guess(tensors)
-        whole = all(type(size) is int and 0 < size < 2**20 for size in sizes)
-        _, _, layers, heads, width = sizes
-        if not whole or layers > len(tensors) or width % heads:
-            wrong += [f"{name} {size}" for name, size in zip(layout.sizes, sizes)]
-    except KeyError as error:
-        raise BadInput(f"{file}: not a checkpoint of this kind of model, for it has no {error}") from error
     except Exception as error:  # a damaged file makes the readers raise nearly anything
-        reason = error if isinstance(error, ValueError) else type(error).__name__
-        raise BadInput(f"{file}: not a checkpoint of tensors, or damaged: {reason}") from error
+        told = isinstance(error, (ValueError, KeyError, OSError))
+        reason = f"{type(error).__name__} {' '.join(str(error).split()) if told else ''}".strip()
+        raise BadInput(f"{file}: not such a model's tensors, or damaged ({reason}): fetch it anew") from error
+    whole = [type(size) is int and 0 < size < 2**20 for size in sizes]
+    wrong += [name for name, sound in zip(layout.sizes, whole) if not sound]
+    if not wrong and sizes[-1] % sizes[-2]:
+        wrong = layout.sizes[-2:]
     if wrong:
-        raise BadInput(f"{config}: missing, or not of such a model, with {', '.join(wrong)}")
+        values = ", ".join(f"{name} {settings.get(name)!r}" for name in wrong)
+        raise BadInput(f"{config}: missing, or not of a model that can be loaded here: {values}")
+    if sizes[-3] > len(tensors):
+        raise BadInput(f"{file}: has {len(tensors)} tensors, but config.json promises {sizes[-3]} layers")
     return file, sizes, tensors
+
+
+class NoDraws(TorchFunctionMode):
+    """Nothing is drawn for tensors without memory, for which torch would import its compiler: a second."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is not torch.nn.init.normal_:
+            return function(*args, **(kwargs or {}))
 
 
 def load(source, layout, build):
     """The model `build`(sizes) with the weights of `source` (see `find`), which lie as `layout` says.
 
     It is built without memory and takes the tensors of the mapped file as they are; what is transposed there
-    becomes a transposed view. BadInput names all that is missing, left over, or of another shape.
+    becomes a transposed view. BadInput names all that is missing or of another shape (by its name here), and
+    all that is left over (by its name there).
     """
     file, sizes, tensors = read_checkpoint(source, layout)
-    # Drawing weights that have no memory would draw nothing, but make torch import its compiler: a second.
-    with torch.device("meta"), patch.object(torch.nn.init, "normal_"):
+    with torch.device("meta"), NoDraws():
         model = build(sizes)
     state = {}
     try:
         for name, _ in model.named_parameters():
             names = layout.names(name)
-            if all(part in tensors for part in names):
+            shapes = [tensors[part].shape for part in names if part in tensors]
+            if len(shapes) == len(names) and len(set(shapes)) == 1:
                 parts = [tensors.pop(part).float() for part in names]
                 tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
                 state[name] = tensor.t() if name.endswith(layout.transposed) else tensor
-        model.load_state_dict(state | tensors, assign=True)
+        rest = {layout.prefix + name: tensor for name, tensor in tensors.items()}  # no name of ours
+        model.load_state_dict(state | rest, assign=True)
     except RuntimeError as error:
         raise BadInput(f"{file}: does not fit: {' '.join(str(error).split())}") from error
     return model

@@ -73,7 +73,7 @@ def gpt2_encoding():
         return tiktoken.get_encoding("gpt2")
     except Exception as error:  # whatever the network raises
         raise BadInput(f"GPT-2's vocabulary cannot be downloaded ({type(error).__name__}): set "
-                       "TIKTOKEN_CACHE_DIR to a folder that holds it, or use --tokenizer bpe") from error
+                       "TIKTOKEN_CACHE_DIR to a folder that holds it") from error
 
 
 def pack_encoding(encoding):

@@ -200,7 +200,11 @@ def test_weights_bring_their_sizes_and_a_resumed_run_ends_bit_for_bit(folder, pa
     config = load_checkpoint(Path("whole/last.pt"))["config"]
     assert [config[name] for name in ("block_size", "n_layer", "n_head", "n_embd")] == [40, 1, 2, 24]
     assert [config[name] for name in ("image_size", "patch_size", "vit_layers")] == [16, 8, 1]
-    assert (config["learning_rate"], config["connector_rate"], config["dropout"]) == (5e-5, 20, 0.1)
+    assert (config["learning_rate"], config["connector_rate"]) == (5e-5, 20)
+    checkpoint = load_checkpoint(Path("whole/last.pt"))
+    assert checkpoint["gpt"]["dropout"] == 0.1
+    rate = learning_rate(19, Config(steps=20, warmup=5, learning_rate=5e-5))
+    assert [group["lr"] / rate for group in checkpoint["optimizer"]["param_groups"]] == [1, 1, 1, 1, 20, 20]
     train_a_while([*argv, "--out", "cut"], 13)
     for name in ("gpt", "vit"):  # a resumed run does not need them
         Path(name).rename(f"{name} elsewhere")
@@ -246,7 +250,7 @@ def test_another_resolution_than_the_vit_was_trained_at(folder, parts, capsys):
 
 @pytest.mark.parametrize("argv, message", [
     (["--init", "nowhere/at/all"], "nowhere/at/all: no such file or folder"),
-    (["--vit", "gpt"], "gpt/config.json: missing, or not of such a model, with model_type gpt2"),
+    (["--vit", "gpt"], "loaded here: model_type 'gpt2'"),
     (["--n_embd", "48"], "--n_embd 48: the weights have 24: leave it out"),
     (["--patch_size", "4"], "--patch_size 4: the weights have 8"),
     (["--image_size", "20"], "--image_size 20 of --patch_size 8"),

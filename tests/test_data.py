@@ -33,6 +33,24 @@ def colours(path):
     return [tuple(map(int, pixels[y, x])) for y in (0, -1) for x in (0, -1)]
 
 
+def test_what_a_frozen_vit_sees_is_kept_only_if_it_fits(folder, capsys):
+    for cache_mb, kept in ((1, False), (3, True)):
+        captions = Captions(read_captions(folder)[0], train_bpe(["a red one", "one in blue"], 270), 24, 99, cache_mb)
+        looks, expected = [], captions.batch([3, 0])[0].mean(axis=(2, 3))
+
+        def look(pixels):  # 22 pictures of 80 kB, and the blank one
+            looks.append(len(pixels))
+            return np.repeat(pixels.mean(axis=(2, 3))[:, None], 10**5 // 15, axis=1).astype(np.float32)
+        captions.remember(look, batch_size=8)
+        assert looks == ([1, 8, 8, 6] if kept else [1]) and ("--cache_mb 2 " in capsys.readouterr().out) != kept
+        seen = captions.batch([3, 0])[0]
+        if kept:
+            np.testing.assert_allclose(seen[:, 0], expected, rtol=1e-6)
+            assert captions.blank.shape == (1, 10**5 // 15, 3) and captions.blank.max() == 128 and not captions.cache
+        else:
+            assert seen.shape == (2, 3, 24, 24)
+
+
 def test_rows_keep_their_split_or_every_tenth_is_held_out(folder):
     train, val = read_captions(folder)
     assert (len(train), len(val)) == (22, 2)

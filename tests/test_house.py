@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # Bottom up: each room with the most code lines that it may have, and the rooms that it may import.
 ROOMS = {
     "transformer": (70, []),
-    "pretrained": (170, []),
+    "pretrained": (185, []),
     "gpt": (110, ["transformer", "pretrained"]),
     "vit": (85, ["transformer", "pretrained"]),
     "multimodal": (85, ["transformer", "gpt", "vit"]),

@@ -4,6 +4,7 @@ import http.server
 import json
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -86,8 +87,8 @@ def test_safetensors_go_back(tmp_path):
 
 
 @pytest.mark.parametrize("header, data, message", [
-    (b"{", b"", "JSON|Expecting"),
-    (b"[]", b"", "AttributeError|TypeError|damaged"),
+    (b"{", b"", "JSONDecodeError Expecting"),
+    (b"[]", b"", "TypeError"),
     (b'{"\xff"}', b"", "decode"),
     ({"a": tensor("F8_E4M3")}, bytes(8), "unknown type F8_E4M3"),
     ({"a": tensor(end=12)}, bytes(12), "cannot lie at 0 to 12"),
@@ -99,7 +100,9 @@ def test_safetensors_go_back(tmp_path):
     ({"a": tensor(), "b": tensor(start=12, end=20)}, bytes(20), "b .* cannot lie at 12 to 20"),
     ({"a": tensor(start=-8, end=0)}, b"", "cannot lie"),
     ({"a": tensor(shape=(2**61,), end=2**63)}, bytes(8), "cannot lie"),
-    ({"a": {"dtype": "F32", "shape": [2]}}, bytes(8), "no 'data_offsets'"),
+    ({"a": {"dtype": "F32", "shape": [2]}}, bytes(8), "KeyError 'data_offsets'"),
+    ({"a\nb": tensor("X")}, bytes(8), "a b has the unknown type X"),
+    ({"a": tensor("I32")}, bytes(8), "not all numbers in it are of a floating-point type"),
     ({"a": 5}, bytes(8), "TypeError"),
 ], ids=str)
 def test_a_damaged_file_is_one_clear_line(tmp_path, header, data, message):
@@ -161,6 +164,19 @@ def test_what_is_saved_loads_again(tmp_path, kind):
     assert_same(kind.from_pretrained(tmp_path / "new/folder/model.safetensors"), model)
 
 
+def test_options_that_the_weights_leave_open(tmp_path):
+    small().save_pretrained(tmp_path)
+    model = GPT.from_pretrained(tmp_path, dropout=0.5, vocab_multiple=64)
+    assert model.h[0].attn.dropout == model.dropout.p == 0.5 and model.config.vocab_multiple == 64
+
+
+def test_loading_leaves_torch_as_it_was(tmp_path):
+    small().save_pretrained(tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(GPT.from_pretrained, [tmp_path] * 30))
+    assert 0.9 < torch.nn.init.normal_(torch.empty(1000)).std() < 1.1
+
+
 def test_what_is_loaded_may_be_changed_without_changing_the_file(tmp_path):
     small().save_pretrained(tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
@@ -177,6 +193,7 @@ def test_weights_become_float32(tmp_path):
     model = small()
     write_safetensors(tmp_path / "a.safetensors", {name: t.bfloat16() for name, t in released(model).items()})
     loaded = GPT.from_pretrained(tmp_path / "a.safetensors")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     assert torch.equal(loaded.wte.weight, model.wte.weight.bfloat16().float())
 
 
@@ -244,26 +261,42 @@ def test_a_misshapen_tensor_is_refused(tmp_path, name, shape):
 
 def test_query_key_and_value_must_all_be_there_and_fit(tmp_path):
     key = "encoder.layer.1.attention.attention.key.weight"
-    assert "h.1.attn.c_attn.weight" in damaged(tmp_path, lambda tensors: tensors.pop(key), ViT)
-    assert "does not fit" in damaged(tmp_path, lambda tensors: tensors.update({key: torch.zeros(128, 64)}), ViT)
+    for change in (lambda tensors: tensors.pop(key),
+                   lambda tensors: tensors.update({key: torch.zeros(128, 64)}),
+                   lambda tensors: tensors.update({key: torch.zeros(200, 128),
+                                                   key.replace("key", "query"): torch.zeros(56, 128)})):
+        message = damaged(tmp_path, lambda tensors: (change(tensors), tensors.pop("layernorm.bias")), ViT)
+        assert '"h.1.attn.c_attn.weight", ' in message + ", " and '"layernorm.bias"' in message
+        assert "attention.attention.value.weight" in message
+
+
+def test_no_name_of_ours_gets_past_the_layout(tmp_path):
+    extra = {"h.1.attn.c_attn.weight": torch.zeros(384, 128), "patch_embeddings.bias": torch.zeros(128)}
+    message = damaged(tmp_path, lambda tensors: tensors.update(extra), ViT)
+    assert '"vit.h.1.attn.c_attn.weight"' in message and '"vit.patch_embeddings.bias"' in message
 
 
 @pytest.mark.parametrize("settings, word", [
     ({"n_layer": 1}, "h.1."), ({"n_layer": 3}, "h.2."), ({"vocab_size": 51}, "wte.weight"), ({"n_embd": 64}, "wte"),
-    ({"n_positions": 17}, "wpe.weight"), ({"n_layer": 10**9}, "n_layer 1000000000"), ({"n_layer": "2"}, "n_layer"),
-    ({"n_head": 0}, "n_head 0"), ({"n_head": 3}, "n_head 3"), ({"n_embd": -128}, "n_embd"), ({"n_head": None}, "n_head"),
-    ({"activation_function": "relu"}, "activation_function relu"), ({"model_type": "bert"}, "model_type bert"),
-    ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon"), ({"tie_word_embeddings": False}, "tie_word_embeddings"),
+    ({"n_positions": 17}, "wpe.weight"), ({"n_layer": 10**9}, "n_layer 1000000000"), ({"n_layer": 999}, "28 tensors, but"),
+    ({"n_layer": "2"}, "here: n_layer '2'"), ({"n_head": 0}, "here: n_head 0"), ({"n_head": 3}, "n_head 3, n_embd 128"),
+    ({"n_embd": -128}, "here: n_embd -128"), ({"n_head": None}, "here: n_head None"), ({"n_layer": 2.0}, "n_layer 2.0"),
+    ({"activation_function": "relu", "n_layer": True}, "here: activation_function 'relu', n_layer True"),
 ], ids=str)
 def test_a_config_that_contradicts_the_tensors_is_refused(tmp_path, settings, word):
     assert word in damaged(tmp_path, lambda tensors: None, **settings)
+
+
+@pytest.mark.parametrize("kind, key", [(kind, key) for kind, room in ((GPT, gpt), (ViT, vit)) for key in room.LAYOUT.fixed])
+def test_a_config_of_another_architecture_is_refused(tmp_path, kind, key):
+    assert f"here: {key} 'other'" in damaged(tmp_path, lambda tensors: None, kind, **{key: "other"})
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", "3"])
 def test_a_config_that_is_none_is_refused(tmp_path, text):
     small().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(BadInput, match="damaged"):
+    with pytest.raises(BadInput, match="config.json: not an object in JSON"):
         GPT.from_pretrained(tmp_path)
 
 
@@ -271,16 +304,16 @@ def test_heads_of_another_width_need_a_config(tmp_path):
     GPT(GPTConfig(16, 50, 1, 3, 96)).save_pretrained(tmp_path)
     assert GPT.from_pretrained(tmp_path).config.n_head == 3
     (tmp_path / "config.json").unlink()
-    with pytest.raises(BadInput, match="config.json: missing.* n_head 0"):
+    with pytest.raises(BadInput, match="config.json: missing.* n_head None"):
         GPT.from_pretrained(tmp_path)
 
 
 def test_another_kind_of_model_is_refused(tmp_path):
     small(ViT).save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match="model_type vit"):
+    with pytest.raises(BadInput, match="model_type 'vit'"):
         GPT.from_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(BadInput, match="it has no 'wte.weight'"):
+    with pytest.raises(BadInput, match="KeyError 'wte.weight'"):
         GPT.from_pretrained(tmp_path)
 
 
@@ -305,10 +338,11 @@ def test_a_pickle_runs_no_code(tmp_path, zipped):
     assert marker.exists()
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"model": {"a": torch.zeros(1)}}, torch.zeros(3)], ids=["list", "dict", "tensor"])
+@pytest.mark.parametrize("content", [[1, 2], {"model": {"a": torch.zeros(1)}}, torch.zeros(3), {"ln_f.bias": "text"},
+                                     {"ln_f.bias": torch.zeros(3, dtype=torch.int64)}], ids=str)
 def test_a_pickle_of_something_else_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.bin")
-    with pytest.raises(BadInput, match="not a checkpoint"):
+    with pytest.raises(BadInput, match="not such a model's tensors, or damaged"):
         GPT.from_pretrained(tmp_path / "a.bin")
 
 
@@ -420,6 +454,19 @@ def test_offline_with_nothing_cached_says_what_to_put_where(hub, tmp_path, monke
     assert_same(GPT.from_pretrained("gpt2"), small())
     (folder / "config.json").unlink()
     assert find("gpt2") == folder / "model.safetensors"
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "http://[bad", "http://127.0.0.1:9"])
+def test_an_address_that_is_none(hub, monkeypatch, endpoint):
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(BadInput, match="gpt2: no such file or folder, and no download from"):
+        GPT.from_pretrained("gpt2")
+
+
+def test_an_answer_that_is_no_http(hub, monkeypatch):
+    monkeypatch.setattr(Hub, "do_GET", lambda self: self.wfile.write(b"SSH-2.0-hello\r\n"))
+    with pytest.raises(BadInput, match="no download from .* \\(SSH-2.0-hello\\)"):
+        GPT.from_pretrained("gpt2")
 
 
 def test_a_folder_goes_before_a_name(hub):

@@ -31,14 +31,6 @@ def test_every_patch_sees_every_patch():
         assert ((vit(changed) - vit(pixels)).abs().amax(dim=2) > 0).all()
 
 
-@pytest.mark.parametrize("config, published", [
-    (ViTConfig(), 85_798_656), (ViTConfig(patch_size=32), 87_455_232), (ViTConfig(image_size=384), 86_090_496),
-    (ViTConfig(n_embd=192, n_head=3), 5_524_416)], ids=["base/16", "base/32", "base/16 at 384", "deit-tiny"])
-def test_number_of_parameters_is_the_published_one(config, published):
-    with torch.device("meta"):
-        assert sum(p.numel() for p in ViT(config).parameters()) == published
-
-
 def test_positions_at_another_resolution_are_the_same_places():
     torch.manual_seed(0)
     vit = ViT(ViTConfig(image_size=48, patch_size=8, n_layer=1, n_head=2, n_embd=32))

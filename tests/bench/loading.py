@@ -25,7 +25,8 @@ import torch
 {0}
 def peak():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before, began = peak(), time.perf_counter()
+before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+began = time.perf_counter()
 model = {1}.from_pretrained(sys.argv[1])
 seconds = time.perf_counter() - began
 for parameter in model.parameters():
