@@ -1,0 +1,251 @@
+"""A tiny GAN that learns from a text how facts are put into words, and writes sentences for a whole graph.
+
+Generative Adversarial Nets (Goodfellow et al., 2014), conditioned on the relation of a triple (head,
+relation, tail). The examples come by distant supervision (Mintz et al., 2009): a sentence that names the head
+and the tail of a triple is taken to state it, and many do not. Maximum likelihood must reproduce those too.
+The game need not: its discriminator also sees real sentences beside a relation that is not theirs (Generative
+Adversarial Text to Image Synthesis, Reed et al., 2016, section 4.2), so that a sentence which would suit any
+relation passes for none.
+
+The GAN works on units, which are words and punctuation marks, and on slots where the names stood: "[H] lives
+in the [T]." So it never spells a name, and its wording depends on the relation and on chance alone.
+
+Letters: B sentences, L units a sentence, U units in the table, R relations.
+"""
+
+import copy
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mingpt_mm.alignment import HEAD, OTHER, TAIL
+
+UNITS = ["", HEAD, TAIL, OTHER, f" {HEAD}", f" {TAIL}", f" {OTHER}"]  # the first of every table
+END = 0  # the unit that ends a sentence and fills its row
+HEADS, TAILS = torch.tensor([1, 4]), torch.tensor([2, 5])  # the units that stand for the head, and the tail
+MISMATCHED, CORRUPTED, LEASH = 10.0, 0.3, 0.05  # weights in the losses, explained where they are used
+GROUPS, GROUP = 9, 16  # relations in a batch of the game, and sentences of each
+
+
+def confusions(triples, relations):
+    """(R, R): for each relation, how often each other one serves as the wrong one.
+
+    The more tails two relations share (the Jaccard index), the more a wrong one looks right; one that shares
+    none serves now and then.
+    """
+    tails = [{tail for _, r, tail in triples if r == relation} for relation in relations]
+    rows = [[len(a & b) / len(a | b) + 0.02 for b in tails] for a in tails]
+    return torch.tensor(rows).fill_diagonal_(0)
+
+
+def corrupt(sentences, rng):
+    """`sentences` (B, L) as they read beside a corrupted triple: ends swapped, another head, another tail."""
+    ways = torch.tensor([[0, 2, 1, 3, 5, 4, 6],  # what becomes of UNITS: the two ends change places,
+                         [0, 3, 2, 3, 6, 5, 6],  # the head becomes another name,
+                         [0, 1, 3, 3, 4, 6, 6]])  # or the tail does; (3, 7)
+    way = ways[torch.randint(3, (len(sentences),), generator=rng)]  # (B, 7)
+    return torch.where(sentences < 7, way.gather(1, sentences.clamp(max=6)), sentences)  # (B, L)
+
+
+class Generator(nn.Module):
+    """A GRU that writes a sentence unit by unit and is told the relation at each."""
+
+    def __init__(self, n_units, n_relations):
+        super().__init__()
+        self.unit, self.relation = nn.Embedding(n_units, 64), nn.Embedding(n_relations, 32)
+        self.gru = nn.GRU(64 + 32, 128, batch_first=True)
+        self.next = nn.Linear(128, n_units)
+
+    def forward(self, relations, sentences, state=None):
+        """relations (B,), sentences (B, L) -> logits (B, L, U) of the unit after each, and the GRU's state"""
+        relation = self.relation(relations)[:, None].expand(-1, sentences.size(1), -1)  # (B, L, 32)
+        x, state = self.gru(torch.cat([self.unit(sentences), relation], dim=2), state)  # (B, L, 128)
+        return self.next(x), state
+
+    @torch.no_grad()
+    def sample(self, relations, length, rng):
+        """Sentences (B, L) for `relations` (B,), L = `length`; `rng` (torch.Generator) is the only chance."""
+        new, state = torch.full_like(relations, END)[:, None], None  # (B, 1)
+        sentences, done = [], torch.zeros_like(new, dtype=torch.bool)  # (B, 1)
+        for _ in range(length):
+            logits, state = self(relations, new, state)  # (B, 1, U)
+            new = torch.multinomial(logits[:, 0].softmax(dim=1), 1, generator=rng)  # (B, 1)
+            new = new.masked_fill(done, END)  # (B, 1)
+            done = done | (new == END)  # (B, 1)
+            sentences.append(new)
+        return torch.cat(sentences, dim=1)
+
+    def log_likelihood(self, relations, sentences):
+        """log p(sentence | relation), (B,), of `sentences` (B, L), each up to its first END."""
+        logits, _ = self(relations, F.pad(sentences, (1, -1), value=END))  # (B, L, U)
+        log_probs = -F.cross_entropy(logits.transpose(1, 2), sentences, reduction="none")  # (B, L)
+        past = (sentences == END).cumsum(dim=1) > 1  # (B, L)
+        return log_probs.masked_fill(past, 0).sum(dim=1)  # (B,)
+
+
+class Discriminator(nn.Module):
+    """Did a person write this sentence, and of this relation between its head and its tail?"""
+
+    def __init__(self, n_units, n_relations, length):
+        super().__init__()
+        self.unit, self.relation = nn.Embedding(n_units, 32), nn.Embedding(n_relations, 32)
+        self.mlp = nn.Sequential(nn.Linear(32 * length + 32, 256), nn.LeakyReLU(0.2), nn.Linear(256, 256),
+                                 nn.LeakyReLU(0.2), nn.Linear(256, 1))
+
+    def forward(self, relations, sentences):
+        """relations (B,), sentences (B, L) -> scores (B,), the higher the surer; see `discriminator_loss`"""
+        x = torch.cat([self.unit(sentences).flatten(1), self.relation(relations)], dim=1)  # (B, 32 * L + 32)
+        return self.mlp(x).squeeze(1)  # (B,)
+
+
+def discriminator_loss(real, fake, mismatched, corrupted):
+    """The discriminator's loss, from its scores (B,) of four kinds of sentences beside a relation.
+
+    Binary cross entropy: softplus(-score) for `real` ones and softplus(score) for all others, which are what
+    the generator wrote (`fake`) and real sentences beside another relation than theirs (`mismatched`) or
+    beside a corrupted triple (`corrupted`). With the weight w on the mismatched ones, r' for the other
+    relations, and the corrupted left aside, the best score of a sentence x is
+    log p_real(x | r) - log(p_G(x | r) + w p_real(x | r')) (Goodfellow et al., 2014, proposition 1). So one
+    that is as common beside any relation, as noise is, scores -log w at most, however rarely the generator
+    writes it.
+    """
+    return (F.softplus(-real).mean() + F.softplus(fake).mean()
+            + MISMATCHED * F.softplus(mismatched).mean() + CORRUPTED * F.softplus(corrupted).mean())
+
+
+def generator_loss(log_probs, rewards):
+    """REINFORCE (Williams, 1992): a loss whose gradient raises the mean of `rewards`, both (GROUPS, GROUP).
+
+    A sentence is a chain of choices, and no gradient of the discriminator passes through a choice. But the
+    gradient of an expected reward is the expectation of reward * (gradient of log p): each sentence becomes
+    more or less likely by how much better it did than the mean of its group, in deviations.
+    """
+    better = rewards - rewards.mean(dim=1, keepdim=True)  # (GROUPS, GROUP)
+    return -(better / (rewards.std(dim=1, keepdim=True) + 1e-6) * log_probs).mean()
+
+
+class GAN(nn.Module):
+    """Generator and discriminator, with the table of `units`, the `relations` and the `length` they know."""
+
+    def __init__(self, units, relations, length):
+        super().__init__()
+        self.units, self.relations, self.length = units, relations, length
+        self.generator = Generator(len(units), len(relations))
+        self.discriminator = Discriminator(len(units), len(relations), length)
+
+    @classmethod
+    def from_examples(cls, examples):
+        """A new GAN for the `examples` of `align`."""
+        sentences = [sentence for relation in examples.values() for sentence in relation]
+        words = sorted({unit for sentence in sentences for unit in sentence} - set(UNITS))
+        return cls(UNITS + words, list(examples), 1 + max(map(len, sentences)))
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint):
+        """The GAN of a run's checkpoint (a dict, see train.py)."""
+        units, relations, length, state = checkpoint["gan"]
+        gan = cls(units, relations, length)
+        gan.load_state_dict(state)
+        return gan
+
+    def packed(self):
+        """What a checkpoint keeps of it."""
+        return [self.units, self.relations, self.length, self.state_dict()]
+
+    def encode(self, sentences):
+        """Sentences with slots -> (B, L), cut there; a unit that is not in the table becomes OTHER."""
+        ids = {unit: i for i, unit in enumerate(self.units)}
+        rows = torch.full((len(sentences), self.length), END)  # (B, L)
+        for row, sentence in zip(rows, sentences):
+            known = [ids.get(unit, ids[OTHER]) for unit in sentence[:self.length]]
+            row[:len(known)] = torch.tensor(known)
+        return rows
+
+    @torch.no_grad()
+    def write(self, relation, n, rng, keep=1.0):
+        """`n` sentences for `relation`: [(units, the discriminator's score)], each with both slots.
+
+        They are drawn from twice as many, of which the share `keep` with the best scores may be chosen.
+        Fewer than `n`, or none, if the generator seldom writes both slots.
+        """
+        relations = torch.full((2 * n,), self.relations.index(relation))
+        sentences = self.generator.sample(relations, self.length, rng)  # (2n, L)
+        scores = self.discriminator(relations, sentences)  # (2n,)
+        whole = torch.isin(sentences, HEADS).any(dim=1) & torch.isin(sentences, TAILS).any(dim=1)  # (2n,)
+        whole = whole.nonzero().squeeze(1)  # the places of those with both ends
+        best = whole[scores[whole].argsort(descending=True)][:math.ceil(keep * len(whole))]
+        chosen = best[torch.randperm(len(best), generator=rng)[:n]].tolist()
+        return [([self.units[i] for i in sentences[row] if i != END], scores[row].item()) for row in chosen]
+
+
+class Examples:
+    """The `examples` of `align` as rows of units, to be drawn from."""
+
+    def __init__(self, gan, examples):
+        self.rows = gan.encode([sentence for relation in gan.relations for sentence in examples[relation]])
+        self.counts = torch.tensor([len(examples[relation]) for relation in gan.relations])  # (R,)
+        self.starts = self.counts.cumsum(0) - self.counts  # (R,)
+
+    def draw(self, relations, rng):
+        """For each of `relations` (B,) any of its sentences -> (B, L)"""
+        places = torch.rand(len(relations), generator=rng) * self.counts[relations]  # (B,)
+        return self.rows[self.starts[relations] + places.long()]
+
+
+def update(optimizer, loss):
+    """One step down the gradient of `loss`."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def warm_up(gan, examples, steps, rng):
+    """Train the generator by maximum likelihood, yielding what to log after each of the `steps`."""
+    optimizer = torch.optim.Adam(gan.generator.parameters(), 2e-3)
+    for _ in range(steps):
+        relations = torch.randint(len(gan.relations), (64,), generator=rng)  # (B,)
+        loss = -gan.generator.log_likelihood(relations, examples.draw(relations, rng)).mean()
+        update(optimizer, loss)
+        yield {"likelihood_loss": loss.item()}
+
+
+def play(gan, examples, confused, steps, rng):
+    """The adversarial game, after the warm-up, yielding what to log after each of the `steps`.
+
+    `confused` (R, R): see `confusions`. In the first tenth of the steps the discriminator learns alone. The
+    generator's reward is the score, on a leash (Sequence Tutor, Jaques et al., 2017, section 3): less LEASH
+    times log(p(sentence) / p(sentence) after the warm-up), which in the mean is the Kullback-Leibler
+    divergence from the generator of the warm-up. So it chooses among the wordings that it knew; without the
+    leash it breaks their grammar. A gradient penalty, which such games often need (Which Training Methods for
+    GANs do actually Converge?, Mescheder et al., 2018), changed nothing here and is left out.
+    """
+    generator, discriminator, start = gan.generator, gan.discriminator, copy.deepcopy(gan.generator)
+    teach_generator, teach_discriminator = (
+        torch.optim.Adam(network.parameters(), rate, betas=(0.5, 0.99))  # little momentum: the aim moves
+        for network, rate in ((generator, 1.2e-3), (discriminator, 1e-3)))
+    for step in range(steps):
+        relations = torch.randperm(len(gan.relations), generator=rng)[:GROUPS]  # (GROUPS,)
+        relations = relations.repeat_interleave(GROUP)  # (B,)
+        real, fake = examples.draw(relations, rng), generator.sample(relations, gan.length, rng)  # (B, L)
+        scores = [discriminator(relations, sentences) for sentences in (real, fake)]
+        mismatched = torch.tensor(-torch.inf)  # one relation alone has no wrong one: nothing to pay
+        if len(gan.relations) > 1:
+            wrong = torch.multinomial(confused[relations], 1, generator=rng).squeeze(1)  # (B,)
+            mismatched = discriminator(wrong, real)  # (B,)
+        corrupted = discriminator(relations, corrupt(real, rng))  # (B,)
+        loss = discriminator_loss(*scores, mismatched, corrupted)
+        update(teach_discriminator, loss)
+        measures = {"discriminator_loss": loss.item()}
+        for name, score in zip(("believes_real", "believes_fake"), scores):  # a score above -log w: no noise
+            measures[name] = (MISMATCHED * score.exp() > 1).float().mean().item()
+        if step >= steps // 10:
+            log_probs = generator.log_likelihood(relations, fake)  # (B,)
+            with torch.no_grad():
+                leash = log_probs - start.log_likelihood(relations, fake)  # (B,)
+                rewards = discriminator(relations, fake) - LEASH * leash  # (B,)
+            loss = generator_loss(log_probs.view(-1, GROUP), rewards.view(-1, GROUP))
+            update(teach_generator, loss)
+            measures["generator_loss"] = loss.item()
+        yield measures
