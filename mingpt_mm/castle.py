@@ -104,17 +104,25 @@ def write_world(folder, seed):
             file.write(json.dumps({"image": name, "caption": caption, "split": split}) + "\n")
 
 
+def written_once(folder, write):
+    """`folder`, filled by `write(folder)` at its first use; it appears only once it is whole."""
+    if not folder.exists():
+        print(f"drawing the castle into {folder}", flush=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".castle-") as draft:
+            write(Path(draft) / "world")
+            try:
+                (Path(draft) / "world").rename(folder)
+            except OSError:
+                if not folder.exists():  # if it does, another run wrote it meanwhile
+                    raise
+    return folder
+
+
 def world_folder(seed, root="runs"):
     """The folder of the world of `seed` under `root`, drawn at its first use.
 
     Its name carries a digest of this file: who changes the drawing gets a new world, not the old pictures.
     """
     folder = Path(root) / f"castle-{seed}-{zlib.crc32(Path(__file__).read_bytes()):08x}"
-    if not folder.exists():
-        print(f"drawing the castle into {folder}", flush=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".castle-") as draft:
-            write_world(Path(draft) / "world", seed)
-            if not folder.exists():  # another run may have drawn it meanwhile
-                (Path(draft) / "world").rename(folder)  # so it appears only once it is whole
-    return folder
+    return written_once(folder, lambda draft: write_world(draft, seed))
