@@ -3,6 +3,6 @@ the second sees.
 """
 
 
-class BadInput(Exception):
+class BadInput(ValueError):
     """Something that the user gave cannot be used. The message says what, where, and what to do, in one line;
     the command line prints it without a traceback and exits with status 2."""

@@ -101,11 +101,11 @@ class GPT(nn.Module):
         return F.linear(x, head)[..., :V]  # (B, T, V)
 
     def check_length(self, positions):
-        """Raise ValueError if so many `positions`, prefix and tokens together, do not fit the block size."""
+        """Raise BadInput if so many `positions`, prefix and tokens together, do not fit the block size."""
         if positions > self.config.block_size:
             over = positions - self.config.block_size
-            raise ValueError(f"prefix and tokens take {positions} positions, {over} over the block size of "
-                             f"{self.config.block_size}: shorten one of them")
+            raise BadInput(f"prefix and tokens take {positions} positions, {over} over the block size of "
+                           f"{self.config.block_size}: shorten one of them")
 
     def new_cache(self, size):
         """An empty key-value cache for `size` positions."""
