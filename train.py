@@ -1,29 +1,35 @@
-"""Train a GPT to describe pictures.
+"""Train a GPT to describe pictures, or to know what only a knowledge graph says.
 
-    python train.py                              the castle, a built-in world, from nothing on any machine
+    python train.py                              the castle's pictures, from nothing on any machine
     python train.py multimodal --data FOLDER     your own pictures: FOLDER/captions.jsonl
-    python train.py --resume                     go on with the newest run
-    python train.py --help                       all options
+    python train.py adversarial                  the castle's story: a text, and a graph that a GAN tells
+    python train.py adversarial --text FILE --kg FILE.tsv
+    python train.py LOOP --resume                go on with the newest run, one of that loop
+    python train.py LOOP --help                  all options
 
 The folder of the run gets last.pt, best.pt, log.jsonl and progress.png.
 """
 
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass
 
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader
+from torch.nn import functional as F
 
 from mingpt_mm import BadInput
-from mingpt_mm.castle import world_folder
-from mingpt_mm.data import Batches, Captions, read_captions
-from mingpt_mm.log import Log, draw_progress
-from mingpt_mm.multimodal import MultimodalGPT, build, caption_loss, evaluate_captions
-from mingpt_mm.run import (FORMAT, Config, choose_device, learning_rate, load_checkpoint, make_optimizer,
-                           run_command, save, start_run)
-from mingpt_mm.tokenizer import gpt2_encoding, pack_encoding, train_bpe, unpack_encoding
+from mingpt_mm.data import Documents, read_ahead
+from mingpt_mm.draw import draw_captions, draw_story
+from mingpt_mm.evaluate import evaluate_captions, evaluate_text, judge, ranking, tell
+from mingpt_mm.log import Log
+from mingpt_mm.multimodal import caption_loss
+from mingpt_mm.prepare import (make_gpt, prepare_model, prepare_multimodal, read_knowledge, teach_gan,
+                               write_graph)
+from mingpt_mm.run import (FORMAT, Config, begin_step, choose_device, finish_step, load_checkpoint,
+                           make_optimizer, run_command, save, start_run)
+from mingpt_mm.story import TWO_RELATIONS
+from mingpt_mm.tokenizer import pack_encoding
 
 
 @dataclass
@@ -31,25 +37,20 @@ class MultimodalConfig(Config):
     """Teach a GPT to describe pictures."""
 
     data: str = ""  # folder with a captions.jsonl; without it, the castle
+    accumulate: int = 1  # cut each batch into so many parts, one after another, to save memory
     image_size: int = 64  # pixels a side
     patch_size: int = 16  # pixels a side
     n_embd: int = 96  # width of the GPT and the ViT
     n_head: int = 3  # attention heads of both
     n_layer: int = 1  # blocks of the GPT
     vit_layers: int = 2  # blocks of the ViT
-    block_size: int = 64  # the most positions: the patches of a picture and the tokens of its caption
-    dropout: float = 0.0  # in the GPT
     vit: str = "scratch"  # the ViT to begin with: scratch, or google/vit-base-patch16-224, a folder, a file
     gpt_rate: float = 1.0  # learning rate of the GPT, times --learning_rate; 0 freezes it
     vit_rate: float = 1.0  # of the ViT; frozen, it looks at each picture once if --cache_mb has room
     connector_rate: float = 1.0  # of the connector; with --init, unless given, 20
-    tokenizer: str = "bpe"  # bpe: trained on the captions; gpt2: GPT-2's own, as with --init, unless given
-    vocab_size: int = 512  # the most tokens of a bpe
     cache_mb: int = 1000  # megabytes of pictures, or of what a frozen ViT sees, to keep of either split
 
-    # The defaults that go with weights; a size of 0 is theirs.
-    presets = {"init": {"learning_rate": 5e-5, "connector_rate": 20.0, "tokenizer": "gpt2",
-                        "block_size": 0, "n_layer": 0, "n_head": 0, "n_embd": 0},
+    presets = {"init": Config.presets["init"] | {"connector_rate": 20.0},
                "vit": {"image_size": 0, "patch_size": 0, "vit_layers": 0}}
 
     @property
@@ -58,72 +59,44 @@ class MultimodalConfig(Config):
         return (self.image_size // self.patch_size)**2
 
 
-def prepare(config, checkpoint, device, autocast):
-    """(config, encoding, model, optimizer, training data, validation data), new or as in the `checkpoint`."""
-    if config.tokenizer not in ("bpe", "gpt2"):
-        raise BadInput(f"--tokenizer {config.tokenizer}: must be bpe or gpt2")
-    if config.dropout >= 1 or not config.gpt_rate + config.vit_rate + config.connector_rate:
-        raise BadInput("--dropout must be less than 1, and one of the rates more than 0")
-    train_rows, val_rows = read_captions(config.data or world_folder(config.seed))
-    if checkpoint:
-        encoding = unpack_encoding(checkpoint["encoding"])
-    elif config.tokenizer == "gpt2":
-        encoding = gpt2_encoding()
-    else:
-        encoding = train_bpe((caption for row in train_rows for caption in row.captions), config.vocab_size)
-    torch.manual_seed(config.seed)
-    if checkpoint:
-        model = MultimodalGPT.from_checkpoint(checkpoint).to(device).train()
-    else:
-        model, config = build(config, encoding, device)
-    if config.n_embd % config.n_head or config.image_size % config.patch_size:
-        raise BadInput(f"--n_embd {config.n_embd} must be a multiple of --n_head {config.n_head}, and "
-                       f"--image_size {config.image_size} of --patch_size {config.patch_size}")
-    optimizer = make_optimizer([(model.gpt, config.gpt_rate), (model.vit, config.vit_rate),
-                                (model.connector, config.connector_rate)], config)
-    if checkpoint:
-        optimizer.load_state_dict(checkpoint["optimizer"])
-    room = config.block_size - config.patches
-    data = [Captions(rows, encoding, config.image_size, room, config.cache_mb)
-            for rows in (train_rows, val_rows)]
-    if config.vit_rate == 0:
-        with autocast:
-            for split in data:
-                split.remember(lambda x: model.look(torch.as_tensor(x, device=device)).float().cpu().numpy(),
-                               config.batch_size)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
-          f"{len(train_rows):,} pictures to learn from and {len(val_rows):,} to be tested on", flush=True)
-    return config, encoding, model, optimizer, *data
+@dataclass
+class AdversarialConfig(Config):
+    """Teach a GPT the facts of a knowledge graph, in sentences that a GAN learns from a text to write."""
 
-
-def draw_run(path, log, data, captions):
-    """Draw the curves of the `log`, and six pictures of `data` with their `captions`, to `path`."""
-    curves = {"training": log.curve("step", "loss"), "validation": log.curve("eval", "val_loss")}
-    samples = [(Image.fromarray(data.pixels(i).transpose(1, 2, 0)), captions[i], data.rows[i].captions)
-               for i in range(0, len(captions), -(-len(captions) // 6))]
-    draw_progress(path, curves, samples)
+    text: str = ""  # text file, documents separated by blank lines; without it, the castle's story
+    kg: str = ""  # the graph that goes with --text, a head<TAB>relation<TAB>tail each line
+    probes: str = ""  # questions to ask: {"prompt", "answer", "group", "triple"} each line
+    synthetic: str = "gan"  # what each second batch is of: gan, mle, templates, linear, or none (text again)
+    steps: int = 800  # steps of two updates each, on a batch of the text and one of synthetic sentences
+    batch_size: int = 64  # documents in each batch
+    learning_rate: float = 3e-3  # its peak; with --init, unless given, 5e-5
+    n_embd: int = 128  # width of the GPT
+    n_head: int = 4  # attention heads
+    n_layer: int = 2  # blocks
+    dropout: float = 0.1  # in the GPT
+    gan_warmup: int = 1000  # steps of the generator by maximum likelihood
+    gan_steps: int = 800  # steps of the adversarial game; with --synthetic mle, that many more of likelihood
+    sentences: int = 40  # synthetic sentences for each triple
+    keep: float = 0.85  # share of the GAN's sentences, the best by its discriminator, to choose these from
+    two_relations: float = TWO_RELATIONS  # share of the castle's pairs of head and tail with two relations
 
 
 def multimodal(argv):
     """The multimodal loop: pictures with captions, the loss on the captions, a step down its gradient."""
-    config, folder, checkpoint = start_run(MultimodalConfig, argv, "multimodal")
-    first, seconds = (checkpoint["step"], checkpoint["seconds"]) if checkpoint else (0, 0)
-    if config.steps < first:
-        raise BadInput(f"--steps {config.steps}: {folder} has taken {first} steps already: ask for more")
-    began = time.perf_counter() - seconds
+    config, folder, checkpoint, first, began = start_run(MultimodalConfig, argv, "multimodal")
     device, autocast = choose_device(config.device)
-    config, encoding, model, optimizer, train_data, val_data = prepare(config, checkpoint, device, autocast)
+    config, encoding, model, optimizer, data, val_data = prepare_multimodal(config, checkpoint, device,
+                                                                            autocast)
     forward = torch.compile(model) if config.compile else model
-    batches = iter(DataLoader(Batches(train_data, config.batch_size, config.seed), batch_size=None,
-                              sampler=range(first, config.steps), num_workers=config.workers,
-                              pin_memory=device.type == "cuda"))
+    batches = read_ahead(data, config, first, device)
     log = Log(folder, first, config)
     for step in range(first, config.steps + 1):
         if step % config.eval_interval == 0 or step == config.steps:
             pause = time.perf_counter()
-            state = {"format": FORMAT, "config": asdict(config), "encoding": pack_encoding(encoding),
-                     "gpt": asdict(model.gpt.config), "vit": asdict(model.vit.config),
-                     "model": model.state_dict(), "step": step, "seconds": pause - began}
+            state = {"format": FORMAT, "loop": "multimodal", "config": asdict(config),
+                     "encoding": pack_encoding(encoding), "gpt": asdict(model.gpt.config),
+                     "vit": asdict(model.vit.config), "model": model.state_dict(), "step": step,
+                     "seconds": pause - began}
             if step > first:  # there is something new; saved before the evaluation, which might fail
                 save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
             with autocast:
@@ -132,14 +105,12 @@ def multimodal(argv):
             if (measures["exact_match"], -measures["val_loss"]) > max(earlier, default=(-1, 0)):
                 save(folder / "best.pt", state)  # captions may still improve when the loss already overfits
             log.write("eval", step, **measures, seconds=time.perf_counter() - began)
-            draw_run(folder / "progress.png", log, val_data, captions)
+            draw_captions(folder / "progress.png", log, val_data, captions)
             log.since += time.perf_counter() - pause
         if step == config.steps:
             break
 
-        torch.manual_seed(hash((config.seed, step)))  # dropout too is a function of (seed, step)
-        for group in optimizer.param_groups:
-            group["lr"] = group["rate"] * learning_rate(step, config)
+        begin_step(optimizer, step, config)
         batch = [tensor.to(device, non_blocking=True) for tensor in next(batches)]
         count, total = (batch[2] >= 0).sum(), 0  # the targets of all parts, which add up to the batch's mean
         for part in zip(*(tensor.chunk(config.accumulate) for tensor in batch)):
@@ -147,21 +118,72 @@ def multimodal(argv):
                 loss = caption_loss(forward, *part) / count
             loss.backward()
             total += loss.detach()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        log.step(step + 1, total, norm, batch[1].size(0) * (config.patches + batch[1].size(1)))
+        norm = finish_step(model, optimizer, config)
+        log.step(step + 1, norm, batch[1].size(0) * (config.patches + batch[1].size(1)), loss=total)
 
     model.load_state_dict(load_checkpoint(folder / "best.pt")["model"])  # what sample.py will ask
     with autocast:
         measures, _ = evaluate_captions(model, val_data, encoding, config, device, blind=True)
-    speeds = [speed for _, speed in log.curve("step", "tokens_per_second")]
-    log.write("final", config.steps, **measures, seconds=time.perf_counter() - began,
-              tokens_per_second=sum(speeds) / max(1, len(speeds)))
-    print(f"python sample.py --run {folder}")
+    log.finish(began, measures)
 
 
-LOOPS = {"multimodal": multimodal}
+def adversarial(argv):
+    """The adversarial loop: in each step an update on a batch of real text, and one on synthetic text."""
+    config, folder, checkpoint, first, began = start_run(AdversarialConfig, argv, "adversarial")
+    device, autocast = choose_device(config.device)
+    documents, val_documents, triples, probes, parse = read_knowledge(config)
+    config, encoding, gpt = prepare_model(config, checkpoint, documents, device, make_gpt)
+    optimizer = make_optimizer([(gpt, 1.0)], config, checkpoint)
+    log = Log(folder, first, config)
+    gan = teach_gan(config, checkpoint, documents, triples, log, parse)  # None in the arms without one
+    gan_seconds = checkpoint["gan_seconds"] if checkpoint else time.perf_counter() - began
+    written = write_graph(config, gan, triples)
+    second = documents if config.synthetic == "none" else [text for _, text in written]
+    real, synthetic, val_data = (Documents(texts, encoding, config.block_size)
+                                 for texts in (documents, second, val_documents))
+    print(f"{sum(p.numel() for p in gpt.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
+          f"{len(real):,} documents and {len(written):,} synthetic sentences to learn from", flush=True)
+    forward = torch.compile(gpt) if config.compile else gpt
+    sources = {"loss": read_ahead(real, config, first, device),
+               "synthetic_loss": read_ahead(synthetic, config, first, device, stream=1)}
+    log.since = time.perf_counter()
+    for step in range(first, config.steps + 1):
+        if step % config.eval_interval == 0 or step == config.steps:
+            pause = time.perf_counter()
+            state = {"format": FORMAT, "loop": "adversarial", "config": asdict(config),
+                     "encoding": pack_encoding(encoding), "gpt": asdict(gpt.config),
+                     "model": gpt.state_dict(), "gan": gan and gan.packed(), "gan_seconds": gan_seconds,
+                     "step": step, "seconds": pause - began}
+            if step > first:
+                save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
+            with autocast:
+                measures = evaluate_text(gpt, encoding, val_data, probes, config, device)
+            log.write("eval", step, **measures, seconds=time.perf_counter() - began)
+            draw_story(folder / "progress.png", log, parse)
+            log.since += time.perf_counter() - pause
+        if step == config.steps:
+            break
+
+        begin_step(optimizer, step, config)
+        losses, positions = {}, 0
+        for name, source in sources.items():
+            tokens, targets = (tensor.to(device, non_blocking=True) for tensor in next(source))  # (B, T)
+            with autocast:
+                loss = F.cross_entropy(forward(tokens).flatten(0, 1).float(), targets.flatten())
+            loss.backward()
+            norm = finish_step(gpt, optimizer, config)
+            losses[name], positions = loss.detach(), positions + tokens.numel()
+        log.step(step + 1, norm, positions, **losses)
+
+    with autocast:
+        measures |= ranking(gpt, encoding, probes)
+    measures |= judge(config, gan, written, triples, probes, parse)
+    measures |= {"perplexity": math.exp(measures["val_loss"]), "gan_seconds": gan_seconds}
+    tell(measures)
+    log.finish(began, measures)
+
+
+LOOPS = {"multimodal": multimodal, "adversarial": adversarial}
 
 
 def main(argv):

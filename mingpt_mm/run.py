@@ -5,6 +5,7 @@ import inspect
 import math
 import re
 import sys
+import time
 from dataclasses import dataclass, fields
 from itertools import count
 from pathlib import Path
@@ -28,11 +29,14 @@ class Config:
     steps: int = 1200  # updates of the parameters
     batch_size: int = 32  # examples a step
     init: str = "scratch"  # the GPT to begin with: scratch, or gpt2 to gpt2-xl, a folder or a file of weights
-    accumulate: int = 1  # cut each batch into so many parts, one after another, to save memory
     learning_rate: float = 1.5e-3  # its peak; with --init, unless given, 5e-5
     warmup: int = 50  # steps until the learning rate reaches its peak; from there it falls as a cosine to 0
     weight_decay: float = 0.1  # on matrices and embeddings, not on biases and LayerNorms
     clip: float = 1.0  # the largest norm that the gradient may have
+    dropout: float = 0.0  # in the GPT
+    block_size: int = 64  # the most positions of the GPT: tokens, and the patches of a picture before them
+    tokenizer: str = "bpe"  # bpe: trained on the run's text; gpt2: GPT-2's own, as with --init, unless given
+    vocab_size: int = 512  # the most tokens of a bpe
     eval_interval: int = 200  # steps between evaluations; last.pt is saved before each
     eval_rows: int = 500  # the most validation rows that an evaluation takes
     log_interval: int = 50  # steps that a line of the log stands for
@@ -40,7 +44,10 @@ class Config:
     device: str = "auto"  # auto, cpu, cuda or mps
     compile: bool = False  # compile the model: slow to start, then faster on a GPU
     workers: int = 0  # processes that read the data ahead; with 0 the training itself reads
-    presets = {}  # {an option: what the defaults of others become if it is not "scratch"}
+
+    # {an option: what the defaults of others become if it is not "scratch"}; a size of 0 is the weights' own
+    presets = {"init": {"learning_rate": 5e-5, "tokenizer": "gpt2", "block_size": 0, "n_layer": 0,
+                        "n_head": 0, "n_embd": 0}}
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,7 +63,7 @@ def parse(config_class, argv, prog):
 
     A number must be finite and at least 0; a whole number at least 1, unless its default is 0.
     """
-    source = "".join(inspect.getsource(c) for c in config_class.__mro__[:-1])
+    source = "".join(inspect.getsource(c) for c in reversed(config_class.__mro__[:-1]))  # the child's count
     comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", source, re.MULTILINE))
     parser = Parser(prog, description=inspect.getdoc(config_class), allow_abbrev=False,
                     argument_default=argparse.SUPPRESS)
@@ -98,10 +105,11 @@ def choose_device(name, quiet=False):
     return device, torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
 
-def make_optimizer(parts, config):
+def make_optimizer(parts, config, checkpoint=None):
     """AdamW (Loshchilov and Hutter, 2019), with weight decay on matrices and embeddings only.
 
     parts: pairs of a module and its rate, by which the learning rate is multiplied; 0 freezes the module.
+    With a `checkpoint` it goes on where that one was.
     """
     groups = []
     for module, rate in parts:
@@ -110,7 +118,10 @@ def make_optimizer(parts, config):
         vectors = [parameter for parameter in module.parameters() if parameter.dim() <= 1]
         groups += [{"params": matrices, "rate": rate, "weight_decay": config.weight_decay},
                    {"params": vectors, "rate": rate, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+    if checkpoint:
+        optimizer.load_state_dict(checkpoint["optimizer"])
+    return optimizer
 
 
 def learning_rate(step, config):
@@ -119,6 +130,21 @@ def learning_rate(step, config):
         return config.learning_rate * (step + 1) / config.warmup
     progress = (step - config.warmup) / (config.steps - config.warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def begin_step(optimizer, step, config):
+    """Make the learning rate and the dropout of this `step` what (seed, step) says, whatever came before."""
+    torch.manual_seed(hash((config.seed, step)))
+    for group in optimizer.param_groups:
+        group["lr"] = group["rate"] * learning_rate(step, config)
+
+
+def finish_step(model, optimizer, config):
+    """Clip the gradient and follow it; return its norm before (a tensor)."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
 
 
 def save(path, checkpoint):
@@ -149,16 +175,26 @@ def newest_run():
 
 
 def start_run(config_class, argv, name):
-    """(config, folder, checkpoint): of a new run, its checkpoint None, or with --resume of an old one."""
-    given = parse(config_class, argv, f"train.py {name}")
+    """(config, folder, checkpoint, steps taken, when it began) of a new run, or with --resume of an old one.
+
+    A new run has no checkpoint (None). The time is that of `time.perf_counter`, pauses left out.
+    """
+    given, now = parse(config_class, argv, f"train.py {name}"), time.perf_counter()
     if "resume" in given:
         folder = Path(given["out"]) if "out" in given else newest_run()
         checkpoint = load_checkpoint(folder / "last.pt")
-        before = checkpoint["config"]
+        before, steps, loop = checkpoint["config"], checkpoint["step"], checkpoint.get("loop", "multimodal")
+        if loop != name:
+            raise BadInput(f"--resume: {folder} is of another loop: python train.py {loop} --resume "
+                           f"--out {folder}")
         for option, value in given.items():
-            if option not in MAY_CHANGE and value != before[option]:
-                raise BadInput(f"--{option} {value}: {folder} was started with {before[option]} and keeps it")
-        return config_class(**before | given), folder, checkpoint
+            if option not in MAY_CHANGE and value != before.get(option):
+                raise BadInput(f"--{option} {value}: {folder} was started with {before.get(option)} and "
+                               "keeps it")
+        if given.get("steps", steps) < steps:
+            raise BadInput(f"--steps {given['steps']}: {folder} has taken {steps} steps already: ask for "
+                           "more")
+        return config_class(**before | given), folder, checkpoint, steps, now - checkpoint["seconds"]
     for option, presets in config_class.presets.items():
         if given.get(option, "scratch") != "scratch":
             given = presets | given
@@ -166,4 +202,4 @@ def start_run(config_class, argv, name):
     folder = Path(given["out"]) if "out" in given else next(free)
     if (folder / "last.pt").exists():
         raise BadInput(f"--out {folder}: holds another run: go on with it (--resume), or name another folder")
-    return config_class(**given), folder, None
+    return config_class(**given), folder, None, 0, now

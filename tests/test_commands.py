@@ -15,10 +15,10 @@ from PIL import Image
 
 import sample
 import train
-from mingpt_mm import castle
+from mingpt_mm import castle, prepare
 from mingpt_mm.data import Captions
 from mingpt_mm.gpt import GPT, GPTConfig
-from mingpt_mm.multimodal import MultimodalGPT
+from mingpt_mm.multimodal import MultimodalGPT, restore
 from mingpt_mm.run import Config, learning_rate, load_checkpoint, newest_run, run_command
 
 ROOT = Path(__file__).parent.parent
@@ -182,7 +182,7 @@ FINE = ["--init", "gpt", "--vit", "vit", "--tokenizer", "bpe", "--batch_size", "
 def parts(folder):
     """The models of a first run, saved in the folders "gpt" and "vit"."""
     train.main(["--data", str(folder), *TINY, "--out", "first"])
-    model = MultimodalGPT.from_checkpoint(load_checkpoint(Path("first/last.pt")))
+    model = restore(load_checkpoint(Path("first/last.pt")))
     model.gpt.save_pretrained("gpt")
     model.vit.save_pretrained("vit")
     return model
@@ -253,9 +253,9 @@ def test_another_resolution_than_the_vit_was_trained_at(folder, parts, capsys):
     (["--vit", "gpt"], "loaded here: model_type 'gpt2'"),
     (["--n_embd", "48"], "--n_embd 48: the weights have 24: leave it out"),
     (["--patch_size", "4"], "--patch_size 4: the weights have 8"),
-    (["--image_size", "20"], "--image_size 20 of --patch_size 8"),
+    (["--image_size", "20"], "--image_size 20 must be a multiple of --patch_size 8"),
     (["--vocab_size", "258"], "--tokenizer bpe: makes 258 tokens, but --init gpt knows"),
-    (["--gpt_rate", "0", "--vit_rate", "0", "--connector_rate", "0"], "one of the rates more than 0"),
+    (["--gpt_rate", "0", "--vit_rate", "0", "--connector_rate", "0"], "--connector_rate: one must be more than 0"),
 ])
 def test_weights_that_do_not_fit_are_refused(capsys, folder, parts, argv, message):
     assert message in refuse(capsys, train, ["--data", folder, *FINE, "--out", "run", *argv])
@@ -309,13 +309,13 @@ def test_the_newest_run_is_the_one_with_the_newest_checkpoint(folder):
 
 
 def test_gpt2_encoding_serves_as_the_tokenizer(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(train, "gpt2_encoding", lambda: train.train_bpe(["stands for GPT-2's"], 300))
+    monkeypatch.setattr(prepare, "gpt2_encoding", lambda: prepare.train_bpe(["stands for GPT-2's"], 300))
     train.main(["--data", str(folder), *TINY, "--steps", "2", "--tokenizer", "gpt2", "--out", "run"])
     assert load_checkpoint(Path("run/last.pt"))["gpt"]["vocab_size"] < 300
 
 
 @pytest.mark.parametrize("argv, message", [
-    (["nonsense"], "nonsense: no such loop; there is multimodal"),
+    (["nonsense"], "nonsense: no such loop; there is multimodal, adversarial"),
     (["--lerning_rate", "1"], "unrecognized arguments: --lerning_rate"),
     (["--learning_rate", "-1"], "--learning_rate -1.0: must be a number from 0"),
     (["--data", "nowhere"], "nowhere/captions.jsonl: no such file"),

@@ -15,14 +15,21 @@ ROOMS = {
     "pretrained": (185, []),
     "gpt": (110, ["transformer", "pretrained"]),
     "vit": (85, ["transformer", "pretrained"]),
-    "multimodal": (85, ["transformer", "gpt", "vit"]),
+    "multimodal": (40, ["transformer", "gpt", "vit"]),
+    "alignment": (40, []),
+    "gan": (150, ["alignment"]),
     "tokenizer": (50, []),
-    "data": (130, ["tokenizer"]),
-    "castle": (120, []),
-    "run": (120, ["pretrained"]),
-    "log": (80, ["pretrained", "run"]),
+    "data": (190, ["tokenizer"]),
+    "castle": (95, []),
+    "story": (95, ["castle"]),
+    "run": (145, ["pretrained"]),
+    "log": (50, ["pretrained", "run"]),
+    "draw": (80, ["pretrained", "data"]),
+    "evaluate": (115, ["data", "multimodal", "alignment", "gan"]),
+    "prepare": (150, ["alignment", "castle", "data", "draw", "gan", "gpt", "multimodal", "run", "story", "tokenizer",
+                      "vit"]),
 }
-INTERNALS, ALL = 470, 1200
+INTERNALS, ALL = 470, 1900
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENDMARKER}
@@ -61,13 +68,13 @@ def test_code_lines_are_counted_as_a_reader_would():
 def test_every_room_keeps_its_size():
     for name, (most, _) in ROOMS.items():
         assert SIZES[f"mingpt_mm/{name}.py"] <= most, name
-    assert SIZES["train.py"] <= 150 and SIZES["sample.py"] <= 95
+    assert SIZES["train.py"] <= 160 and SIZES["sample.py"] <= 115
     rooms = {f"mingpt_mm/{room}.py" for room in ROOMS}
     assert set(SIZES) == rooms | {"mingpt_mm/__init__.py", "train.py", "sample.py"}
 
 
 def test_the_house_keeps_its_size():
-    internals = ("transformer", "gpt", "vit", "multimodal")
+    internals = ("transformer", "gpt", "vit", "multimodal", "gan")
     assert sum(SIZES[f"mingpt_mm/{name}.py"] for name in internals) < INTERNALS and sum(SIZES.values()) < ALL
 
 

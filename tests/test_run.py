@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 from torch import nn
 
 from mingpt_mm import BadInput
-from mingpt_mm.log import Log, draw_progress
+from mingpt_mm.draw import draw_progress
+from mingpt_mm.log import Log
 from mingpt_mm.pretrained import write_file
 from mingpt_mm.run import (FORMAT, Config, learning_rate, load_checkpoint, make_optimizer, parse, save,
                            start_run)
@@ -22,6 +24,7 @@ class Options(Config):
 
     files: tuple = ()  # some files
     share: float = 0.5  # a share, in 100%
+    clip: float = 2.0  # as this one says
 
 
 def test_options_come_from_the_dataclass_and_only_given_ones_are_told():
@@ -36,6 +39,7 @@ def test_help_lists_every_option_with_its_comment_and_default(capsys):
         parse(Options, ["--help"], "test")
     text = " ".join(capsys.readouterr().out.split())
     assert exit.value.code == 0 and "--share SHARE a share, in 100% (default: 0.5)" in text
+    assert "--clip CLIP as this one says (default: 2.0)" in text
     assert "--steps STEPS updates of the parameters (default: 1200)" in text and "Options for a test." in text
 
 
@@ -121,10 +125,12 @@ def test_runs_are_numbered_and_no_run_is_overwritten(tmp_path, monkeypatch):
     assert str(start_run(Config, [], "fun")[1]) == "runs/fun-2"
     with pytest.raises(BadInput, match="runs/: no run there yet"):
         start_run(Config, ["--resume"], "fun")
-    save(tmp_path / "runs/fun-1/last.pt", {"format": FORMAT, "config": {"steps": 7, "seed": 3}})
+    checkpoint = {"format": FORMAT, "loop": "fun", "config": {"steps": 7, "seed": 3}, "step": 7, "seconds": 5}
+    save(tmp_path / "runs/fun-1/last.pt", checkpoint)
     with pytest.raises(BadInput, match="--out runs/fun-1: holds another run"):
         start_run(Config, ["--out", "runs/fun-1"], "fun")
-    config, folder, checkpoint = start_run(Config, ["--resume", "--steps", "9", "--seed", "3"], "fun")
+    config, folder, checkpoint, first, began = start_run(Config, ["--resume", "--steps", "9", "--seed", "3"], "fun")
+    assert first == 7 and 5 <= time.perf_counter() - began < 6
     assert (config.steps, config.seed, str(folder)) == (9, 3, "runs/fun-1") and checkpoint["config"]["steps"] == 7
     with pytest.raises(BadInput, match="--seed 4: runs/fun-1 was started with 3 and keeps it"):
         start_run(Config, ["--resume", "--seed", "4"], "fun")
@@ -146,6 +152,13 @@ def test_the_picture_shows_right_in_green_and_wrong_in_red(tmp_path):
     curves = {"training": [(1, 3.0), (9, 0.01)], "validation": []}
     square = Image.new("RGB", (8, 8), "blue")
     for caption, present, absent in (("a bat", (17, 119, 51), (204, 34, 34)), ("a key", (204, 34, 34), (17, 119, 51))):
-        draw_progress(tmp_path / "p.png", curves, [(square, caption, ["a bat"])])
+        draw_progress(tmp_path / "p.png", [(curves, "loss")], [(square, caption, ["a bat"])])
         pixels = {colour for _, colour in Image.open(tmp_path / "p.png").getcolors(2**16)}
         assert present in pixels and absent not in pixels and (0, 0, 255) in pixels
+
+
+def test_labels_of_curves_that_end_at_one_place_find_room(tmp_path):
+    for level in (0.0, 0.4, 0.5, 0.6, 1.0):
+        curves = {name: [(0, 0.0), (9, level)] for name in "abc"}
+        draw_progress(tmp_path / "p.png", [(curves, "shares", True)], lines=[[(9, "text", "#000000")]])
+    assert Image.open(tmp_path / "p.png").width == 960

@@ -1,0 +1,110 @@
+"""`progress.png`: what a run shows of itself, as curves, captioned pictures and the GAN's sentences."""
+
+import math
+import textwrap
+
+from PIL import Image, ImageDraw, ImageFont
+
+from mingpt_mm.data import GROUPS
+from mingpt_mm.pretrained import write_file
+
+INK, GRID, RIGHT, WRONG = "#555555", "#dddddd", "#117733", "#cc2222"
+COLOURS = ("#7788aa", "#dd6600", "#332288")  # one a curve
+FONT = ImageFont.load_default(14)
+
+
+def draw_chart(draw, top, height, curves, title, shares=False):
+    """Draw `curves` {name: [(step, value), ...]} from `top` on: losses on a logarithmic axis, or `shares`."""
+    points = [point for curve in curves.values() for point in curve]
+    last, bottom = max(1, *(step for step, _ in points)), top + height - 30
+    values = [max(1e-4, value) for _, value in points]
+    low, high = (0, 1) if shares else (math.log(0.9 * min(values)), math.log(1.1 * max(values)))
+
+    def place(step, value):
+        """Where the point lies, in pixels."""
+        level = value if shares else max(low, math.log(max(1e-9, value)))
+        return 60 + 740 * step / last, bottom - (height - 50) * (level - low) / (high - low)
+
+    digits = (1, 2, 5) if high - low > math.log(10) else range(1, 10)
+    ticks = (0, 0.25, 0.5, 0.75, 1) if shares else (d * 10.0**power for power in range(-5, 3) for d in digits)
+    for tick in ticks:
+        if shares or math.exp(low) < tick < math.exp(high):
+            draw.line([place(0, tick), place(last, tick)], fill=GRID)
+            draw.text((52, place(0, tick)[1]), f"{tick:g}", fill=INK, font=FONT, anchor="rm")
+    labels = []
+    for (name, curve), colour in zip(curves.items(), COLOURS):
+        draw.line([place(*point) for point in curve], fill=colour, width=3)
+        for x, y in (place(*point) for point in curve[-1:]):
+            away = 18 if y < bottom - height / 2 else -18
+            while any(abs(y - label) < 18 for label in labels):  # too close to a label before
+                y += away
+            labels.append(y)
+            draw.text((x + 8, y), f"{name} {curve[-1][1]:.3f}", fill=colour, font=FONT, anchor="lm")
+    for x, text in ((60, "0"), (430, title), (800, f"{last:,} steps")):
+        draw.text((x, bottom + 10), text, fill=INK, font=FONT, anchor="mt")
+
+
+def draw_pictures(image, draw, top, samples):
+    """Draw (PIL image, caption, right captions) side by side from `top` on; return where they end.
+
+    The caption is green if it is right; if not, it is red and a right one stands below it.
+    """
+    bottom = top
+    for i, (picture, caption, truths) in enumerate(samples):
+        x, y = 16 + 157 * i, top + 156
+        image.paste(picture.resize((141, 141)), (x, top + 10))
+        texts = [(caption, RIGHT)] if caption in truths else [(caption, WRONG), (truths[0], INK)]
+        for text, colour in texts:
+            text = textwrap.fill(text, 19)
+            draw.multiline_text((x, y), text, fill=colour, font=FONT)
+            y = draw.multiline_textbbox((x, y), text, font=FONT)[3] + 8
+        bottom = max(bottom, int(y))
+    return bottom
+
+
+def draw_progress(path, charts, samples=(), lines=()):
+    """Draw `charts`, each the last arguments of `draw_chart`, one below the other to `path`.
+
+    Below them come `samples` (see `draw_pictures`), and `lines`, each a list of (x, text, colour).
+    """
+    height = 370 if len(charts) == 1 else 270
+    bottom = height * len(charts)
+    image = Image.new("RGB", (960, 1200 + 20 * len(lines)), "white")
+    draw = ImageDraw.Draw(image)
+    for i, chart in enumerate(charts):
+        draw_chart(draw, height * i, height, *chart)
+    if samples:
+        bottom = draw_pictures(image, draw, bottom, samples)
+    for line in lines:
+        for x, text, colour in line:
+            draw.text((x, bottom), text, fill=colour, font=FONT)
+        bottom += 20
+    write_file(path, lambda file: image.crop((0, 0, 960, bottom + 10)).save(file, "PNG"))
+
+
+def draw_captions(path, log, data, captions):
+    """Draw the curves of the `log`, and six pictures of `data` with their `captions`, to `path`."""
+    curves = {"training": log.curve("step", "loss"), "validation": log.curve("eval", "val_loss")}
+    samples = [(Image.fromarray(data.pixels(i).transpose(1, 2, 0)), captions[i], data.rows[i].captions)
+               for i in range(0, len(captions), -(-len(captions) // 6))]
+    draw_progress(path, [(curves, "loss a token")], samples)
+
+
+def draw_story(path, log, parse=None):
+    """Draw the curves of the `log`, and what the GAN wrote over time with its scores, to `path`.
+
+    parse: see `story.make_parser`; with it, sentences that state their triple are green, and others red.
+    """
+    charts = [({"real text": log.curve("step", "loss"), "synthetic": log.curve("step", "synthetic_loss"),
+                "held out": log.curve("eval", "val_loss")}, "loss a token"),
+              ({group.replace("_", " "): log.curve("eval", f"recall_{group}") for group in GROUPS},
+               "share of the facts recalled", True),
+              ({"real": log.curve("gan", "believes_real"), "the GAN's": log.curve("gan", "believes_fake")},
+               "share of sentences that the discriminator believes, after the warm-up", True)]
+    events, lines = [event for event in log.events if event["event"] == "gan"], []
+    for event in events[::-max(1, len(events) // 6)][::-1]:  # the last one, and others evenly
+        for i, (score, triple, text) in enumerate(event["sentences"]):
+            colour = INK if parse is None else RIGHT if parse(text) == tuple(triple) else WRONG
+            lines.append([(16, "" if i else f"{event['step']:,}", INK), (120, triple[1], INK),
+                          (70, "" if score is None else f"{score:.1f}", INK), (260, text, colour)])
+    draw_progress(path, [chart for chart in charts if any(chart[0].values())], lines=lines)

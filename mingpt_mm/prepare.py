@@ -1,0 +1,195 @@
+"""What a training starts from: data, encoding, model and optimizer, new or as a checkpoint has them."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+from itertools import chain
+
+import torch
+
+from mingpt_mm import BadInput
+from mingpt_mm.alignment import align, fill
+from mingpt_mm.castle import world_folder
+from mingpt_mm.data import Captions, read_captions, read_documents, read_probes, read_triples
+from mingpt_mm.draw import draw_story
+from mingpt_mm.gan import GAN, Examples, confusions, play, warm_up
+from mingpt_mm.gpt import GPT, GPTConfig
+from mingpt_mm.multimodal import MultimodalGPT, restore
+from mingpt_mm.run import make_optimizer
+from mingpt_mm.story import make_parser, story_folder
+from mingpt_mm.tokenizer import gpt2_encoding, train_bpe, unpack_encoding
+from mingpt_mm.vit import ViT, ViTConfig
+
+SYNTHETIC = ("gan", "mle", "templates", "linear", "none")
+
+
+def make_encoding(config, checkpoint, texts):
+    """The encoding of the `checkpoint`; of a new run GPT-2's own, or a BPE trained on `texts`."""
+    if config.tokenizer not in ("bpe", "gpt2"):
+        raise BadInput(f"--tokenizer {config.tokenizer}: must be bpe or gpt2")
+    if checkpoint:
+        return unpack_encoding(checkpoint["encoding"])
+    return gpt2_encoding() if config.tokenizer == "gpt2" else train_bpe(texts, config.vocab_size)
+
+
+def take_sizes(config, **sizes):
+    """`config` with these sizes of its weights; one that the user asked for must be the same."""
+    for name, size in sizes.items():
+        if getattr(config, name) not in (0, size):
+            raise BadInput(f"--{name} {getattr(config, name)}: the weights have {size}: leave it out")
+    return replace(config, **sizes)
+
+
+def make_gpt(config, encoding, device):
+    """(gpt, config): new, or with the weights that `init` names; sizes of 0 become theirs."""
+    if config.dropout >= 1:
+        raise BadInput("--dropout must be less than 1")
+    multiple = 64 if device.type == "cuda" else 1
+    if config.init != "scratch":
+        gpt = GPT.from_pretrained(config.init, dropout=config.dropout, vocab_multiple=multiple)
+    elif config.n_embd % config.n_head:
+        raise BadInput(f"--n_embd {config.n_embd} must be a multiple of --n_head {config.n_head}")
+    else:
+        gpt = GPT(GPTConfig(config.block_size, encoding.n_vocab, config.n_layer, config.n_head, config.n_embd,
+                            config.dropout, multiple))
+    if gpt.config.vocab_size != encoding.n_vocab:
+        raise BadInput(f"--tokenizer {config.tokenizer}: makes {encoding.n_vocab:,} tokens, but --init "
+                       f"{config.init} knows {gpt.config.vocab_size:,}")
+    sizes = {name: getattr(gpt.config, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
+    return gpt, take_sizes(config, **sizes)
+
+
+def make_multimodal(config, encoding, device):
+    """(model, config): see `make_gpt`; the ViT is new, or has the weights that `vit` names."""
+    gpt, config = make_gpt(config, encoding, device)
+    if config.vit == "scratch":
+        vit = ViT(ViTConfig(config.image_size, config.patch_size, config.vit_layers, config.n_head,
+                            config.n_embd))
+    else:
+        vit = ViT.from_pretrained(config.vit)
+    config = take_sizes(config, patch_size=vit.config.patch_size, vit_layers=vit.config.n_layer)
+    config = replace(config, image_size=config.image_size or vit.config.image_size)
+    if config.image_size % config.patch_size:
+        raise BadInput(f"--image_size {config.image_size} must be a multiple of "
+                       f"--patch_size {config.patch_size}")
+    return MultimodalGPT(gpt, vit), config
+
+
+def prepare_model(config, checkpoint, texts, device, make):
+    """(config, encoding, model) of the `checkpoint`, or new by `make` (see `make_gpt`), to be trained.
+
+    texts: what a new BPE is trained on.
+    """
+    encoding = make_encoding(config, checkpoint, texts)
+    torch.manual_seed(config.seed)
+    model, config = (restore(checkpoint), config) if checkpoint else make(config, encoding, device)
+    for parameter in model.parameters():  # they may be views of a released file
+        parameter.data = parameter.data.contiguous()
+    return config, encoding, model.to(device).train()
+
+
+def prepare_multimodal(config, checkpoint, device, autocast):
+    """(config, encoding, model, optimizer, training data, validation data)"""
+    if not config.gpt_rate + config.vit_rate + config.connector_rate:
+        raise BadInput("--gpt_rate, --vit_rate and --connector_rate: one must be more than 0")
+    splits = read_captions(config.data or world_folder(config.seed))
+    texts = (caption for row in splits[0] for caption in row.captions)
+    config, encoding, model = prepare_model(config, checkpoint, texts, device, make_multimodal)
+    optimizer = make_optimizer([(model.gpt, config.gpt_rate), (model.vit, config.vit_rate),
+                                (model.connector, config.connector_rate)], config, checkpoint)
+    room = config.block_size - config.patches
+    data = [Captions(rows, encoding, config.image_size, room, config.cache_mb) for rows in splits]
+    if config.vit_rate == 0:
+        with autocast:
+            for split in data:
+                split.remember(lambda x: model.look(torch.as_tensor(x, device=device)).float().cpu().numpy(),
+                               config.batch_size)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
+          f"{len(data[0]):,} pictures to learn from and {len(data[1]):,} to be tested on", flush=True)
+    return config, encoding, model, optimizer, *data
+
+
+def read_knowledge(config):
+    """(training documents, held-out documents, triples, probes, parser): the user's, or the castle's.
+
+    The parser, see `story.make_parser`, is None for a user's.
+    """
+    if config.synthetic not in SYNTHETIC:
+        raise BadInput(f"--synthetic {config.synthetic}: must be one of {', '.join(SYNTHETIC)}")
+    if bool(config.text) != bool(config.kg) or config.probes and not config.text:
+        raise BadInput("--text and --kg: give both, with --probes or without, or none for the castle's story")
+    if not 0 < config.keep <= 1:
+        raise BadInput(f"--keep {config.keep}: must be more than 0, and 1 at most")
+    if not 0 <= config.two_relations <= 0.5:
+        raise BadInput(f"--two_relations {config.two_relations}: half of the castle's pairs at most")
+    files = config.text, config.kg, config.probes
+    if not config.text:
+        folder = story_folder(config.seed, config.two_relations)
+        files = folder / "text.txt", folder / "kg.tsv", folder / "probes.jsonl"
+    probes = read_probes(files[2]) if files[2] else []
+    return *read_documents(files[0]), read_triples(files[1]), probes, None if config.text else make_parser()
+
+
+def teach_gan(config, checkpoint, documents, triples, log, parse):
+    """A GAN that learned from `documents` how `triples` are put into words, or that of the `checkpoint`.
+
+    None for the arms without one; for "mle" it learns by maximum likelihood in all its steps. parse: see
+    `draw_story`.
+    """
+    if config.synthetic not in ("gan", "mle"):
+        return None
+    if checkpoint:
+        return GAN.from_checkpoint(checkpoint)
+    examples = align(documents, triples)
+    if not examples:
+        raise BadInput("no sentence of the text names the two ends of a triple, and nothing else of the "
+                       "graph: are they about the same things? --synthetic templates needs no such sentence")
+    gan, rng = GAN.from_examples(examples), torch.Generator().manual_seed(config.seed)
+    rows, confused = Examples(gan, examples), confusions(triples, gan.relations)
+    print(f"{len(rows.rows):,} examples of {len(gan.relations)} relations, {len(gan.units)} units")
+    if len(gan.relations) == 1:
+        print("one relation alone: there are no mismatched sentences to learn from")
+    game = config.gan_steps if config.synthetic == "gan" else 0  # for "mle" all steps are of the warm-up
+    phases = chain(warm_up(gan, rows, config.gan_warmup + config.gan_steps - game, rng),
+                   play(gan, rows, confused, game, rng))
+    first = {triple[1]: triple for triple in reversed(triples)}  # of each relation
+    for step, measures in enumerate(phases, 1):
+        if step % 100 == 0:
+            show = torch.Generator().manual_seed(config.seed)  # not the one that the learning draws from
+            written = [(score if "discriminator_loss" in measures else None, first[relation], units)
+                       for relation in gan.relations for units, score in gan.write(relation, 20, show)]
+            samples = [(score, triple, fill(units, triple[0], triple[2]))
+                       for score, triple, units in written[::max(1, math.ceil(len(written) / 3))]]
+            log.write("gan", step, **measures, sentences=samples,
+                      distinct_wordings=len({(triple[1], *units) for _, triple, units in written}))
+            for _, triple, text in samples:
+                print(f"    {triple[1]}: {text}")
+            draw_story(log.path.with_name("progress.png"), log, parse)
+    return gan
+
+
+def write_graph(config, gan, triples):
+    """[(triple, sentence)]: the graph in words, by `gan` some sentences for each triple, or without it one.
+
+    A triple of whose relation the GAN saw no example is told in the graph's own words.
+    """
+    rng, written = torch.Generator().manual_seed(config.seed), []
+    keep = config.keep if config.synthetic == "gan" else 1.0
+    for head, relation, tail in triples if config.synthetic != "none" else ():
+        if gan and relation in gan.relations:
+            texts = [fill(units, head, tail) for units, _ in gan.write(relation, config.sentences, rng, keep)]
+        elif config.synthetic == "linear":
+            texts = [f"{head} | {relation} | {tail}"]
+        else:
+            texts = [f"{head} {relation} {tail}."] * (config.sentences if gan else 1)
+        written += [((head, relation, tail), text) for text in texts]
+    unseen = Counter(relation for _, relation, _ in triples if gan and relation not in gan.relations)
+    for relation, count in unseen.items():
+        print(f"no sentence shows how to say {relation!r}: its {count} triples are told as templates")
+    untold = len(triples) - len({triple for triple, _ in written}) if config.synthetic != "none" else 0
+    if untold == len(triples):
+        raise BadInput(f"--gan_warmup {config.gan_warmup}: the GAN wrote no sentence with both ends of a "
+                       "triple: give it more steps")
+    if untold:
+        print(f"of {untold} triples the GAN wrote no sentence that names both ends: they are left out")
+    return written
