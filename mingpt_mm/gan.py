@@ -217,9 +217,10 @@ def play(gan, examples, confused, steps, rng):
     `confused` (R, R): see `confusions`. In the first tenth of the steps the discriminator learns alone. The
     generator's reward is the score, on a leash (Sequence Tutor, Jaques et al., 2017, section 3): less LEASH
     times log(p(sentence) / p(sentence) after the warm-up), which in the mean is the Kullback-Leibler
-    divergence from the generator of the warm-up. So it chooses among the wordings that it knew; without the
-    leash it breaks their grammar. A gradient penalty, which such games often need (Which Training Methods for
-    GANs do actually Converge?, Mescheder et al., 2018), changed nothing here and is left out.
+    divergence from the generator of the warm-up. So it chooses among the wordings that it knew and keeps most
+    of them. The leash stands in for the gradient penalty that such games usually need, the squared norm of
+    the scores' gradient by the sentences (Which Training Methods for GANs do actually Converge?, Mescheder et
+    al., 2018, section 4.1); tests/bench/game.py has both.
     """
     generator, discriminator, start = gan.generator, gan.discriminator, copy.deepcopy(gan.generator)
     teach_generator, teach_discriminator = (

@@ -9,6 +9,8 @@ the discriminator has left out the worst; "wordings": how many different right o
 import argparse
 import json
 import tempfile
+import time
+from itertools import count
 from pathlib import Path
 from statistics import mean
 
@@ -21,11 +23,31 @@ from mingpt_mm.gan import GAN, Examples, confusions, play, warm_up
 from mingpt_mm.story import make_parser, write_story
 
 DEFAULTS = {"MISMATCHED": module.MISMATCHED, "CORRUPTED": module.CORRUPTED, "LEASH": module.LEASH, "warmup": 1000,
-            "steps": 800, "uniform": False}
+            "steps": 800, "uniform": False, "penalty": 0.0}
 ARMS = {"game": {}, "likelihood alone": {"warmup": 1800, "steps": 0}, "no mismatched pairs": {"MISMATCHED": 0.0},
         "mismatched pairs drawn evenly": {"uniform": True},
         "no corrupted triples": {"CORRUPTED": 0.0}, "no leash": {"LEASH": 0.0},
-        "a warm-up of 300 steps": {"warmup": 300}}
+        "a warm-up of 300 steps": {"warmup": 300}, "with a gradient penalty": {"penalty": 0.06},
+        "a gradient penalty and no leash": {"penalty": 0.06, "LEASH": 0.0}}
+
+
+def penalised(gan, weight):
+    """`discriminator_loss` with R1 and R2 (Mescheder et al., 2018, section 4.1) at every fourth step.
+
+    That is the squared norm of the gradient of the scores, of real and of written sentences, by their one-hot units.
+    """
+    plain, seen, calls, table = module.discriminator_loss, [], count(), gan.discriminator.unit
+    table.register_forward_hook(lambda _, inputs, output: seen.append(output) if output.requires_grad else None)
+
+    def loss(real, fake, mismatched, corrupted):
+        total, embedded = plain(real, fake, mismatched, corrupted), seen[:2]
+        seen.clear()
+        if next(calls) % 4 == 0:
+            for scores, x in zip((real, fake), embedded):  # x (B, L, 32)
+                gradient, = torch.autograd.grad(scores.sum(), x, create_graph=True)
+                total = total + weight * (gradient @ table.weight.T).square().sum(dim=(1, 2)).mean()
+        return total
+    return loss
 
 
 def train(documents, triples, options, seed):
@@ -40,8 +62,12 @@ def train(documents, triples, options, seed):
         confused = torch.ones_like(confused).fill_diagonal_(0)
     for _ in warm_up(gan, rows, options["warmup"], rng):
         pass
+    plain = module.discriminator_loss
+    if options["penalty"]:
+        module.discriminator_loss = penalised(gan, options["penalty"])
     for _ in play(gan, rows, confused, options["steps"], rng):
         pass
+    module.discriminator_loss = plain
     return gan
 
 
@@ -72,13 +98,16 @@ def main():
             documents, _ = read_documents(Path(folder) / "story" / "text.txt")
             triples = read_triples(Path(folder) / "story" / "kg.tsv")
         for arm in config.arms:
+            began = time.perf_counter()
             gan = train(documents, triples, DEFAULTS | ARMS[arm], seed)
-            results[arm].append(judge(gan, make_parser()))
+            seconds = time.perf_counter() - began
+            results[arm].append(judge(gan, make_parser()) | {"seconds": seconds})
             print(seed, arm, results[arm][-1], flush=True)
-    print("| | faithful | best 0.85 | wordings |\n|---|---|---|---|")
+    print("| | faithful | best 0.85 | wordings | seconds |\n|---|---|---|---|---|")
     for arm, records in results.items():
         cells = []
-        for name, form in (("faithful", "{:.2f}"), ("best 0.85", "{:.2f}"), ("wordings", "{:.0f}")):
+        for name, form in (("faithful", "{:.2f}"), ("best 0.85", "{:.2f}"), ("wordings", "{:.0f}"),
+                           ("seconds", "{:.0f}")):
             values = [record[name] for record in records]
             cells.append(f"{form} ({form}-{form})".format(mean(values), min(values), max(values)))
         print(f"| {arm} | " + " | ".join(cells) + " |")
