@@ -3,19 +3,23 @@
 Pillow draws it into a folder in exactly the format that a user would bring (`captions.jsonl` and `images/`).
 A scene shows two things, "a red bat left of a green ghost". Each picture has one right caption: the relation
 is "left of" or "above" and nothing else. Two things that meet in a validation picture never meet in a
-training picture.
+training picture. In a clip one thing moves, "a red bat flies left", and in a duet two do, differently; what
+moves how in a validation clip never moves so in a training clip. A portrait shows one of the individuals
+whose story story.py tells, "Mirela, a red bat".
 """
 
 import json
 import random
 import tempfile
 import zlib
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 SIZE = 64  # pixels a side
+FRAMES = 12  # of a clip
 MIST = 128  # mid-grey is 0 to a ViT: empty patches must be near zero, or they drown positions and shapes
 
 COLOURS = {"red": (214, 39, 40), "pink": (255, 160, 200), "yellow": (250, 225, 50), "green": (40, 150, 60),
@@ -54,12 +58,15 @@ SHAPES = {
         ("polygon", [(0, -1), (.22, -.6), (.12, -.35), (-.12, -.35), (-.22, -.6)], True)],
 }
 THINGS = [f"{colour} {kind}" for colour, kind in product(COLOURS, SHAPES)]
+SYLLABLES = "mi re la on dri ka vel to sa bru ne zo lu pha gor ti wen ha xi do".split()  # of names
+INDIVIDUALS = 21
+DIRECTIONS = {"flies left": (-1, 0), "flies right": (1, 0), "flies up": (0, -1), "flies down": (0, 1)}
 
 
-def draw_picture(things, mist=MIST, size=SIZE):
+def draw_picture(things, mist=MIST):
     """A PIL picture of `things`, each ("red bat", x, y, radius) in pixels, in mist of that grey level."""
     scale = 4  # drawn four times as large and averaged down: soft edges
-    image = Image.new("RGB", (size * scale, size * scale), (mist,) * 3)
+    image = Image.new("RGB", (SIZE * scale, SIZE * scale), (mist,) * 3)
     draw = ImageDraw.Draw(image)
     for thing, x, y, radius in things:
         colour, kind = thing.split()
@@ -72,7 +79,7 @@ def draw_picture(things, mist=MIST, size=SIZE):
 
 
 def scenes(seed, n_train=10000, n_val=500):
-    """Yield (split, caption, things, mist) for each picture of the world that `seed` stands for.
+    """Yield (split, caption, frames, mist) for each picture of the world that `seed` stands for: one frame.
 
     A fifth of the 1,128 pairings of two different things is held out for the validation split.
     """
@@ -91,17 +98,91 @@ def scenes(seed, n_train=10000, n_val=500):
             along, across = rng.uniform(low, high), row + rng.uniform(-7, 7)
             x, y = (along, across) if relation == "left of" else (across, along)
             things.append((thing, x, y, rng.uniform(11, 14)))
-        yield split, f"a {first} {relation} a {second}", things, rng.randint(122, 134)
+        yield split, f"a {first} {relation} a {second}", [things], rng.randint(122, 134)
 
 
-def write_world(folder, seed):
-    """Draw the scenes of `seed` into `folder`: `captions.jsonl` and `images/`."""
+def move(thing, motion, x, y, radius, change):
+    """FRAMES lists of things, see `draw_picture`: `thing` begins at x, y and does what `motion` says.
+
+    Frames without their order do not tell a motion from its opposite. What flies goes once around (who leaves
+    at one edge comes back at the other), so that both directions show the same places; what shrinks is as
+    large as what grows; and of two colours, the second one after a share `change` of the time, either may be
+    the first.
+    """
+    dx, dy = DIRECTIONS.get(motion, (0, 0))
+    frames = []
+    for time in ((i + 0.5) / FRAMES for i in range(FRAMES)):
+        size = radius * {"grows": 0.6 + 0.5 * time, "shrinks": 1.1 - 0.5 * time}.get(motion, 1)
+        look = f"{motion.split()[1]} {thing.split()[1]}" if "turns" in motion and time > change else thing
+        left, top = (x + SIZE * dx * time) % SIZE, (y + SIZE * dy * time) % SIZE
+        copies = ((left + right, top + down) for right, down in product((-SIZE, 0, SIZE), repeat=2))
+        frames.append([(look, *copy, size) for copy in copies
+                       if -size < min(copy) and max(copy) < SIZE + size])
+    return frames
+
+
+def clips(seed, movers=1, n_train=6000, n_val=500):
+    """Yield (split, caption, frames, mist) for each clip; a frame is a list of things, see `draw_picture`.
+
+    A fifth of the pairings of a thing and a motion is held out for the validation split. What flies begins
+    anywhere on its way. Of two `movers` one stays above the other, so neither flies up or down.
+    """
+    rng = random.Random(seed)
+    motions = [*DIRECTIONS][:4 if movers == 1 else 2] + ["grows", "shrinks"]
+    motions += [f"turns {colour}" for colour in COLOURS]
+    pairings = [pair for pair in product(THINGS, motions) if pair[0].split()[0] not in pair[1]]
+    rng.shuffle(pairings)
+    pools = {"train": pairings[len(pairings) // 5:], "val": pairings[:len(pairings) // 5]}
+    weights = {split: [1 / 7 if "turns" in motion else 1 for _, motion in pool]  # there are seven turns
+               for split, pool in pools.items()}
+    for split in ["train"] * n_train + ["val"] * n_val:
+        chosen, parts = {}, []
+        while len(chosen) < movers:
+            thing, motion = rng.choices(pools[split], weights[split])[0]
+            chosen[motion] = thing
+        for row, (motion, thing) in enumerate(chosen.items()):
+            x, y = (rng.uniform(0, SIZE) if step else rng.uniform(25, 39)
+                    for step in DIRECTIONS.get(motion, (0, 0)))
+            radius = rng.uniform(11, 14)
+            if movers == 2:  # each has half the height
+                y, radius = SIZE / 2 * row + rng.uniform(13, 19), radius - 1
+            parts.append(move(thing, motion, x, y, radius, rng.uniform(0.2, 0.8)))
+        told = [f"a {thing} {'that ' if movers == 2 else ''}{motion}" for motion, thing in chosen.items()]
+        yield split, " above ".join(told), [sum(things, []) for things in zip(*parts)], rng.randint(122, 134)
+
+
+def individuals(rng):
+    """{name: what it is, "red bat"} of those who live in the castle, all of different names and looks."""
+    names = set()
+    while len(names) < INDIVIDUALS:
+        names.add("".join(rng.sample(SYLLABLES, 3)).capitalize())
+    looks = [f"{colour} {kind}" for colour, kind in product(COLOURS, ("bat", "ghost", "cat", "spider"))]
+    return dict(zip(sorted(names), rng.sample(looks, INDIVIDUALS)))
+
+
+def portraits(seed, n_train=3000, n_val=300):
+    """Yield (split, caption, frames, mist) for each portrait, "Mirela, a red bat"; see `individuals`."""
+    rng = random.Random(seed)
+    looks = individuals(rng)
+    for split in ["train"] * n_train + ["val"] * n_val:
+        name = rng.choice(list(looks))
+        portrait = looks[name], rng.uniform(26, 38), rng.uniform(26, 38), rng.uniform(16, 21)
+        yield split, f"{name}, a {looks[name]}", [[portrait]], rng.randint(122, 134)
+
+
+WORLDS = {"scenes": scenes, "clips": clips, "duets": partial(clips, movers=2), "portraits": portraits}
+
+
+def write_world(folder, pictures):
+    """Draw `pictures` or clips, see `scenes` and `clips`, into `folder`: `captions.jsonl` and `images/`."""
     (folder / "images").mkdir(parents=True)
     with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
-        for i, (split, caption, things, mist) in enumerate(scenes(seed)):
-            name = f"images/{i:05d}.png"
-            draw_picture(things, mist).save(folder / name, compress_level=1)
-            file.write(json.dumps({"image": name, "caption": caption, "split": split}) + "\n")
+        for i, (split, caption, frames, mist) in enumerate(pictures):
+            first, *others = [draw_picture(things, mist) for things in frames]
+            kind, name = "video" if others else "image", f"images/{i:05d}.png"
+            first.save(folder / name, compress_level=1, append_images=others, save_all=bool(others),
+                       duration=80)
+            file.write(json.dumps({kind: name, "caption": caption, "split": split}) + "\n")
 
 
 def written_once(folder, write):
@@ -119,10 +200,10 @@ def written_once(folder, write):
     return folder
 
 
-def world_folder(seed, root="runs"):
-    """The folder of the world of `seed` under `root`, drawn at its first use.
+def world_folder(seed, world="scenes", root="runs"):
+    """The folder of the `world` (see WORLDS) of `seed` under `root`, drawn at its first use.
 
     Its name carries a digest of this file: who changes the drawing gets a new world, not the old pictures.
     """
-    folder = Path(root) / f"castle-{seed}-{zlib.crc32(Path(__file__).read_bytes()):08x}"
-    return written_once(folder, lambda draft: write_world(draft, seed))
+    folder = Path(root) / f"{world}-{seed}-{zlib.crc32(Path(__file__).read_bytes()):08x}"
+    return written_once(folder, lambda draft: write_world(draft, WORLDS[world](seed)))

@@ -4,7 +4,7 @@ A fact is a triple (head, relation, tail). `kg.tsv`, the graph, holds nine tenth
 states under half of those, and the others no text states. The text is as untidy as distant supervision finds
 the world (Modeling Relations and Their Mentions without Labeled Text, Riedel et al., 2010): a sentence may
 name both ends of a triple and state nothing about them, and where two relations join one pair, it states one
-of the two. `probes.jsonl` asks for each fact. Wordings, names and nouns stand in story.txt: a new relation is
+of the two. `probes.jsonl` asks for each fact. Wordings and nouns stand in story.txt: a new relation is
 a few lines there.
 """
 
@@ -12,13 +12,12 @@ import json
 import random
 import re
 import zlib
-from itertools import product
 from pathlib import Path
 
-from mingpt_mm.castle import COLOURS, written_once
+from mingpt_mm import castle
+from mingpt_mm.castle import individuals, written_once
 
 GRAMMAR = Path(__file__).with_name("story.txt")
-INDIVIDUALS = 21
 SENTENCES, NEUTRAL = 20, 5  # that state each fact which is stated, and that only name its two ends, at most
 TWO_RELATIONS = 1 / 3  # of the pairs of a head and a tail
 
@@ -38,15 +37,6 @@ def read_grammar():
 def relations(grammar):
     """{relation: kind of its tails}"""
     return dict(title for title in grammar if isinstance(title, tuple) and title[0] != "neutral")
-
-
-def individuals(rng, grammar):
-    """{name: what it is, "red bat"}, all of different names and looks."""
-    names = set()
-    while len(names) < INDIVIDUALS:
-        names.add("".join(rng.sample(grammar["syllables"][0].split(), 3)).capitalize())
-    looks = [f"{colour} {kind}" for colour, kind in product(COLOURS, ("bat", "ghost", "cat", "spider"))]
-    return dict(zip(sorted(names), rng.sample(looks, INDIVIDUALS)))
 
 
 def draw_pairs(rng, grammar, names, share):
@@ -84,7 +74,7 @@ def tell(rng, grammar, wordings, head, tail="", look=""):
 def write_story(folder, seed, two_relations=TWO_RELATIONS):
     """Write the story of `seed` into the new `folder`: text.txt, kg.tsv and probes.jsonl."""
     grammar, rng = read_grammar(), random.Random(seed)
-    looks, kinds = individuals(rng, grammar), relations(grammar)
+    looks, kinds = individuals(rng), relations(grammar)
     graph, probes, sentences = [], [], set()
     for head, tail, joined, group in draw_pairs(rng, grammar, list(looks), two_relations):
         for relation in joined:
@@ -110,8 +100,9 @@ def write_story(folder, seed, two_relations=TWO_RELATIONS):
 
 
 def story_folder(seed, two_relations=TWO_RELATIONS, root="runs"):
-    """The folder of the story of `seed` under `root`, written at its first use; anew if this room changes."""
-    digest = zlib.crc32(Path(__file__).read_bytes() + GRAMMAR.read_bytes())
+    """The folder of the story of `seed` under `root`, written at its first use; anew if the code changes."""
+    sources = (Path(file).read_bytes() for file in (__file__, GRAMMAR, castle.__file__))
+    digest = zlib.crc32(b"".join(sources))
     folder = Path(root) / f"story-{seed}-{two_relations:.3g}-{digest:08x}"
     return written_once(folder, lambda draft: write_story(draft, seed, two_relations))
 

@@ -15,7 +15,7 @@ torch.set_num_threads(1)  # for tensors as small as these, a second thread only 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """The folder of the castle of seed 0."""
-    return castle.world_folder(0, tmp_path_factory.mktemp("worlds"))
+    return castle.world_folder(0, root=tmp_path_factory.mktemp("worlds"))
 
 
 @pytest.fixture
