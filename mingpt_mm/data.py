@@ -1,10 +1,10 @@
 """Readers of what a user brings, and batches as a pure function of (seed, step).
 
 A batch depends on nothing but its arguments: not on the batches before it, not on how many processes read.
-That is what makes a run repeatable and a resumed run exact. All checks of files stand here; behind this door
-the data are what they claim to be.
+That is what makes a run repeatable and a resumed run exact. All checks of files stand here and in images.py;
+behind these doors the data are what they claim to be.
 
-Letters: B batch, T tokens of the longest text in the batch.
+Letters: B batch, T tokens of the longest text in the batch, F frames of a clip.
 """
 
 import json
@@ -14,10 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from mingpt_mm import BadInput
+from mingpt_mm.images import read_clip, read_image
 
 GROUPS = ("stated", "graph_only", "neither")  # where a fact stands: in the text, only in the graph, nowhere
 IGNORE = -100  # the target of a padded position, which torch's cross entropy leaves out
@@ -25,11 +26,12 @@ IGNORE = -100  # the target of a padded position, which torch's cross entropy le
 
 @dataclass
 class Row:
-    """A captioned picture: `where` names its line ("captions.jsonl:12") for messages."""
+    """A captioned picture or clip: `where` names its line ("captions.jsonl:12") for messages."""
 
     where: str
     split: str
-    image: Path
+    file: Path
+    moves: bool  # a clip
     captions: list
 
 
@@ -39,17 +41,21 @@ def read_row(line, where, folder):
         row = json.loads(line)
     except ValueError as error:
         raise BadInput(f"{where}: not JSON ({error}): write one object a line") from None
-    if not isinstance(row, dict) or not isinstance(row.get("image"), str):
-        raise BadInput(f'{where}: names no picture: write {{"image": "images/1.png", "caption": "..."}}')
+    kinds = [kind for kind in ("image", "video") if isinstance(row, dict) and isinstance(row.get(kind), str)]
+    if len(kinds) != 1:
+        raise BadInput(f'{where}: names {"a picture and a clip" if kinds else "no picture"}: write '
+                       f'{{"image": "images/1.png", "caption": "..."}}, or "video" instead of "image"')
     captions = row.get("captions", [row.get("caption")])
     if not isinstance(captions, list) or not captions or not all(isinstance(c, str) and c for c in captions):
         raise BadInput(f'{where}: no "caption" that is a text (or "captions" that is a list of texts)')
-    split, image = row.get("split", "train"), folder / row["image"]
+    split, file = row.get("split", "train"), folder / row[kinds[0]]
     if split not in ("train", "val", "test"):
         raise BadInput(f'{where}: the split {split!r} is none of "train", "val", "test"')
-    if not image.is_file() or image.stat().st_size == 0:
-        raise BadInput(f"{where}: the picture {image} is {'empty' if image.is_file() else 'missing'}")
-    return Row(where, split, image, captions)
+    moves = kinds == ["video"]
+    fault = "empty" if file.is_file() and file.stat().st_size == 0 else "missing"
+    if fault == "empty" or not (file.is_file() or moves and file.is_dir()):
+        raise BadInput(f"{where}: the {'clip' if moves else 'picture'} {file} is {fault}")
+    return Row(where, split, file, moves, captions)
 
 
 def read_captions(folder):
@@ -71,26 +77,6 @@ def read_captions(folder):
     return train, val
 
 
-def read_image(path):
-    """The picture at `path` as an RGB PIL image, turned upright as its EXIF data say.
-
-    What is transparent becomes mid-grey, because that is 0 to a ViT: it says nothing.
-    """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith(("I", "F")):  # 16 bits: PIL's own conversion clips at 255
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, (128, 128, 128, 255)), image)
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such picture") from None
-    except Exception as error:  # decoders raise nearly anything at a broken file
-        raise BadInput(f"{path}: not a picture that can be read ({error})") from error
-
-
 def pad(texts, end):
     """Texts (lists of tokens), each between two `end` tokens, as tokens and targets, both int64 (B, T).
 
@@ -107,34 +93,40 @@ def pad(texts, end):
 
 
 class Captions:
-    """Captioned pictures, tokenised at once and decoded when they are asked for.
+    """Captioned pictures and clips, tokenised at once and decoded when they are asked for.
 
     rows: see `read_captions`; size: pixels a side; room: most tokens a caption may have, the end-of-text
-    token included; cache_mb: how much of the decoded pictures is kept in memory, in megabytes.
+    token included; cache_mb: how much of the decoded pictures is kept in memory, in megabytes; frames: of
+    each clip, and of a picture, which is a clip in which nothing moves; 0 if all are pictures.
     """
 
-    def __init__(self, rows, encoding, size, room, cache_mb):
+    def __init__(self, rows, encoding, size, room, cache_mb, frames=0):
         self.rows, self.size, self.end = rows, size, encoding.eot_token
+        self.shape = (frames, 3, size, size) if frames else (3, size, size)
         self.tokens = [[encoding.encode_ordinary(caption) for caption in row.captions] for row in rows]
         self.longest = 1 + max(len(tokens) for captions in self.tokens for tokens in captions)
         self.cache, self.cache_bytes = {}, cache_mb * 10**6
-        self.blank = np.full((1, 3, size, size), 128, np.uint8)  # shows nothing
+        self.blank = np.full((1, *self.shape), 128, np.uint8)  # shows nothing
         self.patches = None
         for row, captions in zip(rows, self.tokens):
             over = 1 + max(map(len, captions)) - room
             if over > 0:
                 raise BadInput(f"{row.where}: a caption is {over} tokens too long for the context: shorten "
-                               f"it, raise --block_size by {over}, or lower --image_size")
+                               f"it, raise --block_size by {over}, or lower --image_size"
+                               f"{' or --frames' if frames else ''}")
 
     def __len__(self):
         return len(self.rows)
 
     def pixels(self, i):
-        """Picture `i` as uint8 (3, size, size)."""
+        """Picture `i` as uint8 (3, size, size), or clip `i` as uint8 (F, 3, size, size)."""
         if i in self.cache:
             return self.cache[i]
-        image = read_image(self.rows[i].image).resize((self.size, self.size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image).transpose(2, 0, 1)  # (3, size, size)
+        row = self.rows[i]
+        images = read_clip(row.file, self.shape[0]) if row.moves else [read_image(row.file)]
+        images = [image.resize((self.size, self.size), Image.Resampling.BILINEAR) for image in images]
+        pixels = np.stack([np.asarray(image) for image in images]).transpose(0, 3, 1, 2)
+        pixels = np.broadcast_to(pixels, self.shape) if len(self.shape) == 4 else pixels[0]
         if (len(self.cache) + 1) * pixels.nbytes <= self.cache_bytes:
             self.cache[i] = pixels
         return pixels
@@ -154,7 +146,8 @@ class Captions:
             self.cache.clear()
 
     def batch(self, indices, rng=None):
-        """The rows `indices` as pixels uint8 (B, 3, size, size), tokens and targets (see `pad`).
+        """The rows `indices` as pixels uint8 (B, 3, size, size) or, of clips, (B, F, 3, size, size), tokens
+        and targets (see `pad`).
 
         With `rng` each row takes any of its captions, without it the first.
         """
@@ -278,7 +271,13 @@ class Batches:
 
 
 def read_ahead(data, config, first, device, stream=0):
-    """The batches from step `first` on, read by `config.workers` processes; `stream`: see `Batches`."""
+    """An iterator of the batches from step `first` on, on the `device`; `stream`: see `Batches`.
+
+    Pictures are read by `config.workers` processes; texts are in memory already.
+    """
     batches = Batches(data, config.batch_size, config.seed, stream)
-    return iter(DataLoader(batches, batch_size=None, sampler=range(first, config.steps),
-                           num_workers=config.workers, pin_memory=device.type == "cuda"))
+    workers = config.workers if isinstance(data, Captions) else 0
+    # An iterator draws a seed of its own when it begins: here, and not within a step.
+    loader = iter(DataLoader(batches, batch_size=None, sampler=range(first, config.steps),
+                             num_workers=workers, pin_memory=device.type == "cuda"))
+    return ([tensor.to(device, non_blocking=True) for tensor in batch] for batch in loader)

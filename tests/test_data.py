@@ -14,8 +14,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mingpt_mm import BadInput
-from mingpt_mm.data import (IGNORE, Batches, Captions, Documents, read_captions, read_documents, read_image,
-                            read_probes, read_triples)
+from mingpt_mm.data import (IGNORE, Batches, Captions, Documents, read_captions, read_documents, read_probes,
+                            read_triples)
+from mingpt_mm.images import read_clip, read_image
 from mingpt_mm.tokenizer import train_bpe
 from mingpt_mm.vit import normalize, preprocess
 
@@ -26,6 +27,20 @@ def captions_of(folder, **options):
     """The training split of `folder` as Captions."""
     options = {"size": 8, "room": 40, "cache_mb": 10} | options
     return Captions(read_captions(folder)[0], train_bpe(["a red one", "one in blue"], 270), **options)
+
+
+def add_clips(folder):
+    """`folder` with two clips as its training rows 22 and 23, a GIF of 800 ms and a folder of two frames; in row
+    24 the GIF again, as a picture."""
+    (folder / "frames").mkdir()
+    levels = [Image.new("RGB", (20, 16), (level,) * 3) for level in (0, 100, 200, 250)]
+    levels[0].save(folder / "clip.gif", save_all=True, append_images=levels[1:3], duration=[100, 200, 500])
+    for i, level in enumerate(levels[2:]):
+        level.resize((30 + i, 20)).save(folder / "frames" / f"{i}.png")
+    with open(folder / "captions.jsonl", "a") as file:
+        for key, name in (("video", "clip.gif"), ("video", "frames"), ("image", "clip.gif")):
+            file.write(json.dumps({key: name, "caption": "one that is brighter in the end"}) + "\n")
+    return folder
 
 
 def colours(path):
@@ -72,9 +87,15 @@ def test_rows_keep_their_split_or_every_tenth_is_held_out(folder):
     ('{"image": "images/1.png", "caption": "a", "split": "dev"}', "captions.jsonl:3: the split 'dev'"),
     ('{"image": "images/none.png", "caption": "a"}', r"captions.jsonl:3: the picture .*none.png is missing"),
     ('{"image": "images", "caption": "a"}', r"captions.jsonl:3: the picture .*images is missing"),
+    ('{"image": "images/1.png", "video": "images", "caption": "a"}', "captions.jsonl:3: names a picture and a clip"),
+    ('{"video": ["images/1.png"], "caption": "a"}', "captions.jsonl:3: names no picture"),
+    ('{"video": "images/none.gif", "caption": "a"}', r"captions.jsonl:3: the clip .*none.gif is missing"),
+    ('{"video": "images/zero", "caption": "a"}', r"captions.jsonl:3: the clip .*zero is empty"),
+    ('{"image": "images/zero", "caption": "a"}', r"captions.jsonl:3: the picture .*zero is empty"),
 ])
 def test_a_broken_line_is_named(folder, line, message):
     lines = (folder / "captions.jsonl").read_text().splitlines()
+    (folder / "images/zero").touch()
     (folder / "captions.jsonl").write_bytes("\n".join([*lines[:2], line, *lines[2:]]).encode("latin-1"))
     with pytest.raises(BadInput, match=message):
         read_captions(folder)
@@ -134,7 +155,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
 
 def test_pixels_are_those_of_the_released_preprocessing(folder):
     data = captions_of(folder)
-    expected = preprocess(read_image(data.rows[3].image), 8)
+    expected = preprocess(read_image(data.rows[3].file), 8)
     assert torch.equal(normalize(torch.from_numpy(data.pixels(3).copy())), expected)
 
 
@@ -152,8 +173,9 @@ def test_a_batch_holds_captions_between_end_tokens_and_targets_one_ahead(folder)
 def test_a_caption_over_the_context_says_by_how_much(folder):
     longest = captions_of(folder).longest
     captions_of(folder, room=longest)
-    with pytest.raises(BadInput, match=r"captions.jsonl:\d+: a caption is 1 tokens too long"):
-        captions_of(folder, room=longest - 1)
+    for frames, remedy in ((0, "or lower --image_size$"), (4, "or lower --image_size or --frames$")):
+        with pytest.raises(BadInput, match=rf"captions.jsonl:\d+: a caption is 1 tokens too long .* {remedy}"):
+            captions_of(folder, room=longest - 1, frames=frames)
 
 
 def test_the_cache_keeps_to_its_budget_and_changes_nothing(folder):
@@ -163,6 +185,41 @@ def test_the_cache_keeps_to_its_budget_and_changes_nothing(folder):
             for ours, theirs in zip(Batches(data, 4, 0)[step], Batches(captions_of(folder), 4, 0)[step]):
                 assert np.array_equal(ours, theirs)
     assert len(few.cache) == 5 and len(none.cache) == 0
+
+
+def test_a_row_says_whether_it_moves(folder):
+    lines = (add_clips(folder) / "captions.jsonl").read_text().splitlines()
+    lines[0] = json.dumps(json.loads(lines[0]) | {"video": None, "split": "val"})  # an empty column is no clip
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+    train, val = read_captions(folder)
+    assert [(row.moves, row.file) for row in val + train[-3:]] == [
+        (False, folder / "images/0.png"), (True, folder / "clip.gif"), (True, folder / "frames"),
+        (False, folder / "clip.gif")]
+
+
+@pytest.mark.parametrize("cache_mb", [0, 10])
+def test_pictures_and_clips_share_a_batch_and_a_picture_is_a_clip_in_which_nothing_moves(folder, cache_mb):
+    data = captions_of(add_clips(folder), frames=4, cache_mb=cache_mb)
+    for _ in range(2):  # the second time from the cache
+        pixels, tokens, _ = data.batch([22, 3, 23, 24])
+        assert pixels.shape == (4, 4, 3, 8, 8) and pixels.dtype == np.uint8 and len(tokens) == 4
+        assert pixels[[0, 2, 3], :, 1, 4, 4].tolist() == [[100, 200, 200, 200], [200, 200, 250, 250], [0] * 4]
+        assert np.array_equal(pixels[1], [captions_of(folder, frames=0).pixels(3)] * 4)
+    assert len(data.cache) == (4 if cache_mb else 0) and data.blank.shape == (1, 4, 3, 8, 8)
+    few = captions_of(folder, frames=4, cache_mb=5 * 768 / 1e6)
+    for step in range(4):
+        assert all(map(np.array_equal, Batches(few, 8, 0)[step], Batches(data, 8, 0)[step]))
+    assert len(few.cache) == 5
+
+
+def test_each_frame_is_preprocessed_as_a_picture_and_remembered_as_seen(folder):
+    data = captions_of(add_clips(folder), frames=3)
+    Image.effect_noise((20, 16), 90).save(folder / "frames/0.png")
+    expected = torch.stack([preprocess(frame, 8) for frame in read_clip(folder / "frames", 3)])
+    assert torch.equal(normalize(torch.from_numpy(data.pixels(23).copy())), expected)
+    seen = data.batch([22, 0])[0].mean(axis=(3, 4))
+    data.remember(lambda pixels: pixels.mean(axis=(3, 4)), batch_size=7)  # (B, F, 3)
+    assert np.array_equal(data.batch([22, 0])[0], seen)
 
 
 def test_an_epoch_shows_every_row_once_and_no_two_are_alike(folder):

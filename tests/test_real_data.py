@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import train
-from mingpt_mm.data import read_captions, read_image
+from mingpt_mm.data import read_captions
+from mingpt_mm.images import read_image
 
 FOLDER = Path(os.environ.get("MINGPT_MM_DATA", "none"))
 pytestmark = pytest.mark.skipif("MINGPT_MM_DATA" not in os.environ, reason="MINGPT_MM_DATA is not set")
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif("MINGPT_MM_DATA" not in os.environ, reason="MING
 def test_every_row_and_picture_is_read(name, pictures):
     train_rows, val_rows = read_captions(FOLDER / name)
     assert len(train_rows) + len(val_rows) == pictures
-    assert all(read_image(row.image).mode == "RGB" for row in (train_rows + val_rows)[::7])
+    assert all(read_image(row.file).mode == "RGB" for row in (train_rows + val_rows)[::7])
 
 
 @pytest.mark.parametrize("name", ["flickr8k_1k", "emoji"])
