@@ -7,6 +7,7 @@ Letters: B batch, T tokens, P prefix, C width, V vocabulary.
 """
 
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import nn
@@ -113,6 +114,16 @@ class GPT(nn.Module):
         return [KVCache(size) for _ in self.h]
 
     @torch.no_grad()
+    def stream(self, tokens, cache, prefix=None, **sampling):
+        """Continue `tokens` (B, T) without end: yield the next token of each row, (B, 1), and the next.
+
+        A token goes into the `cache` when the one after it is asked for. `sampling`: see `sample_next`.
+        """
+        while True:
+            logits = self(tokens, prefix, cache)[:, -1]  # (B, V)
+            tokens, prefix = sample_next(logits, **sampling), None  # the prefix stands in the cache now
+            yield tokens
+
     def generate(self, tokens, max_new_tokens, temperature=1.0, top_k=None, top_p=None, prefix=None,
                  stop=None, generator=None):
         """Continue `tokens` (B, T), T >= 1, one token at a time -> (B, T + new), new <= max_new_tokens.
@@ -123,11 +134,9 @@ class GPT(nn.Module):
         P = 0 if prefix is None else prefix.size(1)
         cache = self.new_cache(P + tokens.size(1) + max_new_tokens)
         done = torch.zeros_like(tokens[:, :1], dtype=torch.bool)  # (B, 1)
-        new = tokens
-        for _ in range(max_new_tokens):
-            logits = self(new, prefix, cache)[:, -1]  # (B, V)
-            prefix = None  # from now on it stands in the cache
-            new = sample_next(logits, temperature, top_k, top_p, generator)  # (B, 1)
+        stream = self.stream(tokens, cache, prefix, temperature=temperature, top_k=top_k, top_p=top_p,
+                             generator=generator)
+        for new in islice(stream, max_new_tokens):
             if stop is not None:
                 new = new.masked_fill(done, stop)  # (B, 1)
                 done = done | (new == stop)  # (B, 1)
