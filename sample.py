@@ -2,7 +2,10 @@
 
     python sample.py                             the newest run, on pictures or questions of its own
     python sample.py --image FILE ...            what is in your pictures
+    python sample.py --video FILE_OR_FOLDER ...  what happens in your clips
+    python sample.py --image FILE --ask "lives in the"     who is it, and what is known of them?
     python sample.py --prompt "a red bat"        go on from a text
+    python sample.py --chat                      go on from each line that you write
     python sample.py --prompt TEXT --choices "the crypt|the tower"        which is likelier?
     python sample.py --synthesize HEAD RELATION TAIL       what the GAN of a run writes, with its scores
     python sample.py --init gpt2 --prompt TEXT   ask a released GPT-2
@@ -19,12 +22,14 @@ import torch
 from mingpt_mm import BadInput
 from mingpt_mm.alignment import fill
 from mingpt_mm.castle import world_folder
-from mingpt_mm.data import GROUPS, read_captions, read_image, read_probes
+from mingpt_mm.chat import Chat
+from mingpt_mm.data import GROUPS, read_captions, read_probes
 from mingpt_mm.evaluate import score
 from mingpt_mm.gan import GAN
 from mingpt_mm.gpt import GPT
+from mingpt_mm.images import read_clip, read_image
 from mingpt_mm.multimodal import restore
-from mingpt_mm.run import choose_device, load_checkpoint, newest_run, parse, run_command
+from mingpt_mm.run import choose_device, load_run, newest_run, parse, run_command
 from mingpt_mm.story import story_folder
 from mingpt_mm.tokenizer import gpt2_encoding, unpack_encoding
 from mingpt_mm.vit import preprocess
@@ -37,7 +42,10 @@ class SampleConfig:
     run: str = ""  # folder of the run to ask; without it, the newest under runs/
     init: str = ""  # ask released weights instead: gpt2 to gpt2-xl, distilgpt2, a folder or a file
     image: tuple = ()  # pictures to describe
+    video: tuple = ()  # clips to describe: animated GIF, WebP or PNG files, or folders of frames
+    ask: str = ""  # begin a new prompt, without the picture: the caption up to its comma, and then this
     prompt: str = ""  # text to go on from; with --image, the beginning of the caption
+    chat: bool = False  # talk with the model; /image FILE shows it a picture
     choices: str = ""  # rank these continuations of the prompt, with "|" between them
     synthesize: tuple = ()  # HEAD RELATION TAIL: the GAN of an adversarial run puts this triple into words
     max_new_tokens: int = 100  # the most tokens to write; a text that ends, or fills the context, is shorter
@@ -47,13 +55,6 @@ class SampleConfig:
     top_p: float = 0.0  # sample from the likeliest tokens that sum to this probability; 0: from all
     seed: int = 0  # of the sampling
     device: str = "auto"  # auto, cpu, cuda or mps
-
-
-def load_run(folder, device):
-    """(model, encoding, checkpoint) of the best checkpoint in `folder`, or else of the last."""
-    best = folder / "best.pt"
-    checkpoint = load_checkpoint(best if best.exists() else folder / "last.pt")
-    return restore(checkpoint).to(device), unpack_encoding(checkpoint["encoding"]), checkpoint
 
 
 def load_released(source, device):
@@ -86,24 +87,63 @@ def choose(gpt, encoding, config, prefix=None):
     values = [value for value, _ in score(gpt, encoding, [config.prompt] * len(choices), choices, prefix)]
     shares = torch.tensor(values).softmax(dim=0).tolist()
     for share, value, choice in sorted(zip(shares, values, choices), reverse=True):
-        print(f"{share:.4f}  {config.prompt} {choice}  ({value:.3f} a token)")
+        print(f"{share:.4f}  {f'{config.prompt} {choice}'.strip()}  ({value:.3f} a token)")
+
+
+def see(path, moves, model, size):
+    """The picture or clip at `path` as a batch of one, (1, 3, S, S) or (1, F, 3, S, S)."""
+    if moves and not model.frames:
+        raise BadInput(f"{path}: this model never saw a clip: show it pictures")
+    images = read_clip(Path(path), model.frames) if moves else [read_image(path)]
+    pixels = torch.stack([preprocess(image, size) for image in images])  # (F, 3, S, S)
+    return (pixels[None] if moves else pixels).to(model.gpt.wte.weight.device)
 
 
 def describe(model, encoding, config, trained, sampling):
-    """Print what the model says of the pictures, or which choice it takes; without any, of held-out ones."""
-    captions = {image: None for image in config.image}
-    if not captions:
-        rows = read_captions(trained["data"] or world_folder(trained["seed"]))[1][:6]
-        captions = {str(row.image): row.captions for row in rows}
-    for image, truths in captions.items():
-        pixels = preprocess(read_image(image), trained["image_size"]).to(model.gpt.wte.weight.device)
+    """Print what the model says of pictures and clips, or how it ranks the choices.
+
+    If none are given, they are the first that its training held out.
+    """
+    shown = [(image, False, None) for image in config.image] + [(video, True, None) for video in config.video]
+    if not shown:
+        rows = read_captions(trained["data"] or world_folder(trained["seed"], trained["world"]))[1][:6]
+        shown = [(row.file, row.moves, row.captions) for row in rows]
+    for path, moves, truths in shown:
+        pixels = see(path, moves, model, trained["image_size"])
         if config.choices:
-            choose(model.gpt, encoding, config, model.embed(pixels[None]))
+            print(f"{path}:")
+            choose(model.gpt, encoding, config, model.embed(pixels))
             continue
-        pixels = pixels.expand(config.num_samples, -1, -1, -1)
+        pixels = pixels.expand(config.num_samples, *pixels.shape[1:])
         for caption in model.caption(pixels, encoding, config.prompt, **sampling):
             verdict = "" if truths is None else "  (right)" if caption in truths else f"  (it is {truths[0]})"
-            print(f"{image}: {caption}{verdict}")
+            print(f"{path}: {caption}{verdict}")
+            if config.ask:
+                print(*model.gpt.complete(encoding, f"{caption.split(',')[0]} {config.ask}", **sampling))
+
+
+def talk(model, encoding, trained, sampling):
+    """Answer each line of the input, until it ends."""
+    gpt, sampling = getattr(model, "gpt", model), dict(sampling)
+    chat, most = Chat(gpt, encoding), sampling.pop("max_new_tokens")
+    while True:
+        try:
+            line = input("> ")
+            command, _, path = line.partition(" ")
+            if command == "/image":
+                if gpt is model or not path:
+                    raise BadInput("/image: this model never saw one" if path else "/image: name a file")
+                pixels = see(path.strip(), False, model, trained["image_size"])
+                chat, line = Chat(gpt, encoding, model.embed(pixels)), ""  # anew, with the picture in front
+            if dropped := chat.say(line, most):
+                print(f"(the context is full: turns forgotten, the oldest first: {dropped})")
+            for piece in chat.answer(most, **sampling):
+                print(piece, end="", flush=True)
+            print()
+        except (BadInput, UnicodeError) as error:
+            print(f"error: {error}")
+        except (EOFError, KeyboardInterrupt):
+            return print()
 
 
 def ask(gpt, encoding, trained, sampling):
@@ -123,21 +163,29 @@ def main(argv):
     """Print what the model says."""
     config = SampleConfig(**parse(SampleConfig, argv, "sample.py"))
     device, _ = choose_device(config.device, quiet=True)
-    if config.init and (config.image or config.run or config.synthesize):
-        raise BadInput("--init: released weights are no run and saw no picture: give a --prompt only")
+    shown = config.image or config.video
+    if config.init and (shown or config.run or config.synthesize):
+        raise BadInput("--init: released weights are no run and saw no picture: give a --prompt or --chat")
+    if config.ask and (not shown or config.choices):
+        raise BadInput(f"--ask {config.ask}: of whom? give an --image or a --video, and no --choices")
+    if config.chat and (shown or config.prompt or config.choices or config.synthesize):
+        raise BadInput("--chat: say it in the chat; /image FILE shows a picture there")
     if config.init:
         model, encoding, checkpoint = load_released(config.init, device)
     else:
-        model, encoding, checkpoint = load_run(Path(config.run) if config.run else newest_run(), device)
+        checkpoint = load_run(Path(config.run) if config.run else newest_run())
+        model, encoding = restore(checkpoint).to(device), unpack_encoding(checkpoint["encoding"])
     sees, gpt, trained = "vit" in checkpoint, getattr(model, "gpt", model), checkpoint.get("config")
-    if config.image and not sees:
-        raise BadInput("--image: this model saw no picture: give a --prompt")
+    if shown and not sees:
+        raise BadInput("--image, --video: this model saw no picture: give a --prompt")
     sampling = {"max_new_tokens": config.max_new_tokens, "temperature": config.temperature,
                 "top_k": config.top_k or None, "top_p": config.top_p or None,
                 "generator": torch.Generator(device).manual_seed(config.seed)}
     if config.synthesize:
         synthesize(checkpoint, config)
-    elif config.image or sees and not config.prompt and not config.choices:
+    elif config.chat:
+        talk(model, encoding, trained, sampling)
+    elif shown or sees and not config.prompt and not config.choices:
         describe(model, encoding, config, trained, sampling)
     elif config.choices:
         choose(gpt, encoding, config)

@@ -1,7 +1,8 @@
 """Train a GPT to describe pictures, or to know what only a knowledge graph says.
 
     python train.py                              the castle's pictures, from nothing on any machine
-    python train.py multimodal --data FOLDER     your own pictures: FOLDER/captions.jsonl
+    python train.py multimodal --world clips     the castle's clips; --world portraits --init RUN: its people
+    python train.py multimodal --data FOLDER     your own pictures and clips: FOLDER/captions.jsonl
     python train.py adversarial                  the castle's story: a text, and a graph that a GAN tells
     python train.py adversarial --text FILE --kg FILE.tsv
     python train.py LOOP --resume                go on with the newest run, one of that loop
@@ -16,14 +17,13 @@ import time
 from dataclasses import asdict, dataclass
 
 import torch
-from torch.nn import functional as F
 
 from mingpt_mm import BadInput
 from mingpt_mm.data import Documents, read_ahead
 from mingpt_mm.draw import draw_captions, draw_story
 from mingpt_mm.evaluate import evaluate_captions, evaluate_text, judge, ranking, tell
 from mingpt_mm.log import Log
-from mingpt_mm.multimodal import caption_loss
+from mingpt_mm.multimodal import caption_loss, text_loss
 from mingpt_mm.prepare import (make_gpt, prepare_model, prepare_multimodal, read_knowledge, teach_gan,
                                write_graph)
 from mingpt_mm.run import (FORMAT, Config, begin_step, choose_device, finish_step, load_checkpoint,
@@ -34,10 +34,12 @@ from mingpt_mm.tokenizer import pack_encoding
 
 @dataclass
 class MultimodalConfig(Config):
-    """Teach a GPT to describe pictures."""
+    """Teach a GPT to describe pictures and clips."""
 
     data: str = ""  # folder with a captions.jsonl; without it, the castle
-    accumulate: int = 1  # cut each batch into so many parts, one after another, to save memory
+    world: str = "scenes"  # what the castle shows: scenes, clips, duets or portraits
+    frames: int = 4  # how many of each clip are seen, evenly in time
+    accumulate: int = 1  # cut each batch of captions into so many parts, one after another, to save memory
     image_size: int = 64  # pixels a side
     patch_size: int = 16  # pixels a side
     n_embd: int = 96  # width of the GPT and the ViT
@@ -47,16 +49,20 @@ class MultimodalConfig(Config):
     vit: str = "scratch"  # the ViT to begin with: scratch, or google/vit-base-patch16-224, a folder, a file
     gpt_rate: float = 1.0  # learning rate of the GPT, times --learning_rate; 0 freezes it
     vit_rate: float = 1.0  # of the ViT; frozen, it looks at each picture once if --cache_mb has room
-    connector_rate: float = 1.0  # of the connector; with --init, unless given, 20
+    connector_rate: float = 1.0  # of the connector; with a released GPT, unless given, 20
     cache_mb: int = 1000  # megabytes of pictures, or of what a frozen ViT sees, to keep of either split
 
-    presets = {"init": Config.presets["init"] | {"connector_rate": 20.0},
-               "vit": {"image_size": 0, "patch_size": 0, "vit_layers": 0}}
+    presets = {("init", "run"): Config.presets["init", "run"],
+               ("init", "released"): Config.presets["init", "released"] | {"connector_rate": 20.0},
+               ("vit", "released"): {"image_size": 0, "patch_size": 0, "vit_layers": 0},
+               ("world", "clips"): {"n_layer": 2, "steps": 1600, "learning_rate": 2e-3},
+               ("world", "duets"): {"n_layer": 2, "steps": 2400, "learning_rate": 2e-3},
+               ("world", "portraits"): {"steps": 600}}
 
-    @property
-    def patches(self):
-        """How many patches a picture is cut into."""
-        return (self.image_size // self.patch_size)**2
+    def prefix(self, frames):
+        """How many positions a picture takes, or a clip of `frames`, where four patches become one."""
+        patches = (self.image_size // self.patch_size)**2
+        return patches * frames // 4 if frames else patches
 
 
 @dataclass
@@ -69,7 +75,7 @@ class AdversarialConfig(Config):
     synthetic: str = "gan"  # what each second batch is of: gan, mle, templates, linear, or none (text again)
     steps: int = 800  # steps of two updates each, on a batch of the text and one of synthetic sentences
     batch_size: int = 64  # documents in each batch
-    learning_rate: float = 3e-3  # its peak; with --init, unless given, 5e-5
+    learning_rate: float = 3e-3  # its peak; with released weights, unless given, 5e-5
     n_embd: int = 128  # width of the GPT
     n_head: int = 4  # attention heads
     n_layer: int = 2  # blocks
@@ -85,18 +91,20 @@ def multimodal(argv):
     """The multimodal loop: pictures with captions, the loss on the captions, a step down its gradient."""
     config, folder, checkpoint, first, began = start_run(MultimodalConfig, argv, "multimodal")
     device, autocast = choose_device(config.device)
-    config, encoding, model, optimizer, data, val_data = prepare_multimodal(config, checkpoint, device,
-                                                                            autocast)
+    config, encoding, model, optimizer, data, val_data, texts = prepare_multimodal(config, checkpoint, device,
+                                                                                   autocast)
     forward = torch.compile(model) if config.compile else model
     batches = read_ahead(data, config, first, device)
+    read = [read_ahead(Documents(text, encoding, config.block_size), config, first, device, stream)
+            for stream, text in enumerate(texts, 1)]
     log = Log(folder, first, config)
     for step in range(first, config.steps + 1):
         if step % config.eval_interval == 0 or step == config.steps:
             pause = time.perf_counter()
             state = {"format": FORMAT, "loop": "multimodal", "config": asdict(config),
                      "encoding": pack_encoding(encoding), "gpt": asdict(model.gpt.config),
-                     "vit": asdict(model.vit.config), "model": model.state_dict(), "step": step,
-                     "seconds": pause - began}
+                     "vit": asdict(model.vit.config), "frames": model.frames, "model": model.state_dict(),
+                     "texts": texts, "step": step, "seconds": pause - began}
             if step > first:  # there is something new; saved before the evaluation, which might fail
                 save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
             with autocast:
@@ -111,15 +119,20 @@ def multimodal(argv):
             break
 
         begin_step(optimizer, step, config)
-        batch = [tensor.to(device, non_blocking=True) for tensor in next(batches)]
-        count, total = (batch[2] >= 0).sum(), 0  # the targets of all parts, which add up to the batch's mean
+        batch, losses = next(batches), {"loss": 0}
+        count = (batch[2] >= 0).sum()  # the targets of all parts, whose losses add up to the batch's mean
         for part in zip(*(tensor.chunk(config.accumulate) for tensor in batch)):
             with autocast:
                 loss = caption_loss(forward, *part) / count
             loss.backward()
-            total += loss.detach()
+            losses["loss"] += loss.detach()
+        for text in read:  # what the GPT has read before stays in the mix, or it would be forgotten
+            with autocast:
+                loss = text_loss(model.gpt, *next(text))
+            loss.backward()
+            losses["text_loss"] = losses.get("text_loss", 0) + loss.detach() / len(read)
         norm = finish_step(model, optimizer, config)
-        log.step(step + 1, norm, batch[1].size(0) * (config.patches + batch[1].size(1)), loss=total)
+        log.step(step + 1, norm, len(batch[1]) * (config.prefix(model.frames) + batch[1].size(1)), **losses)
 
     model.load_state_dict(load_checkpoint(folder / "best.pt")["model"])  # what sample.py will ask
     with autocast:
@@ -167,9 +180,9 @@ def adversarial(argv):
         begin_step(optimizer, step, config)
         losses, positions = {}, 0
         for name, source in sources.items():
-            tokens, targets = (tensor.to(device, non_blocking=True) for tensor in next(source))  # (B, T)
+            tokens, targets = next(source)  # (B, T)
             with autocast:
-                loss = F.cross_entropy(forward(tokens).flatten(0, 1).float(), targets.flatten())
+                loss = text_loss(forward, tokens, targets)
             loss.backward()
             norm = finish_step(gpt, optimizer, config)
             losses[name], positions = loss.detach(), positions + tokens.numel()

@@ -39,7 +39,7 @@ def draw_chart(draw, top, height, curves, title, shares=False):
             while any(abs(y - label) < 18 for label in labels):  # too close to a label before
                 y += away
             labels.append(y)
-            draw.text((x + 8, y), f"{name} {curve[-1][1]:.3f}", fill=colour, font=FONT, anchor="lm")
+            draw.text((x + 8, y), f"{name} {curve[-1][1]:.3g}", fill=colour, font=FONT, anchor="lm")
     for x, text in ((60, "0"), (430, title), (800, f"{last:,} steps")):
         draw.text((x, bottom + 10), text, fill=INK, font=FONT, anchor="mt")
 
@@ -82,10 +82,20 @@ def draw_progress(path, charts, samples=(), lines=()):
     write_file(path, lambda file: image.crop((0, 0, 960, bottom + 10)).save(file, "PNG"))
 
 
+def tile(pixels):
+    """A PIL image of a picture (3, S, S), or of the frames of a clip (F, 3, S, S), row by row."""
+    frames = pixels.reshape(-1, *pixels.shape[-3:])
+    side, step = math.ceil(math.sqrt(len(frames))), pixels.shape[-1] + 1  # a white line between them
+    image = Image.new("RGB", (side * step - 1, side * step - 1), "white")
+    for i, frame in enumerate(frames):
+        image.paste(Image.fromarray(frame.transpose(1, 2, 0)), (i % side * step, i // side * step))
+    return image
+
+
 def draw_captions(path, log, data, captions):
     """Draw the curves of the `log`, and six pictures of `data` with their `captions`, to `path`."""
     curves = {"training": log.curve("step", "loss"), "validation": log.curve("eval", "val_loss")}
-    samples = [(Image.fromarray(data.pixels(i).transpose(1, 2, 0)), captions[i], data.rows[i].captions)
+    samples = [(tile(data.pixels(i)), captions[i], data.rows[i].captions)
                for i in range(0, len(captions), -(-len(captions) // 6))]
     draw_progress(path, [(curves, "loss a token")], samples)
 

@@ -3,21 +3,50 @@
 from collections import defaultdict
 from itertools import chain
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from mingpt_mm.alignment import read_sentences, with_slots
 from mingpt_mm.data import IGNORE, pad
 from mingpt_mm.gan import confusions, corrupt
-from mingpt_mm.multimodal import caption_loss
+from mingpt_mm.multimodal import caption_loss, text_loss
+
+
+def other_order(frames, seed):
+    """The numbers of so many `frames` (two at least) in an order that is not their own."""
+    order = np.random.default_rng(seed).permutation(frames)
+    return order[::-1].copy() if sorted(order) == list(order) else order
+
+
+def in_order(shown, order):
+    """The frames of `shown`, pixels or patches of clips (B, ...), in another `order`, (B, F) numbers."""
+    frames = shown.reshape(*order.shape, -1)  # (B, F, all of a frame)
+    return frames[torch.arange(len(order))[:, None], order].reshape(shown.shape)
+
+
+def blind_arms(shown, indices, data, frames):
+    """{measure: what to show instead of `shown`, the rows `indices` of `data`}
+
+    A model that looks must fail at mid-grey, and at what the next row shows; one that sees the time pass at
+    `frames` in another order, and at the first one all the time.
+    """
+    others = data.batch([(i + 1) % len(data) for i in indices])[0]
+    arms = {"exact_match_blank": torch.as_tensor(data.blank).expand(shown.shape),
+            "exact_match_shuffled": torch.as_tensor(others)}
+    if frames > 1:
+        order = torch.arange(frames).repeat(len(indices), 1)  # (B, F)
+        mixed = torch.tensor(np.stack([other_order(frames, i) for i in indices]))  # (B, F)
+        orders = {"reversed": order.flip(1), "first_frame": order * 0, "shuffled_frames": mixed}
+        arms |= {f"exact_match_{name}": in_order(shown, order) for name, order in orders.items()}
+    return arms
 
 
 @torch.no_grad()
 def evaluate_captions(model, data, encoding, config, device, blind=False):
     """(measures, captions) of the first rows of `data`: the loss a token and the share of exact captions.
 
-    With `blind`, also the share for mid-grey pictures (`exact_match_blank`), and for the picture of the next
-    row (`exact_match_shuffled`): there a model that looks must fail. `data`: see `data.Captions`.
+    With `blind`, also these shares for what `blind_arms` shows. `data`: see `data.Captions`.
     """
     rows = range(min(config.eval_rows, len(data)))
     loss, count, captions = 0.0, 0, defaultdict(list)
@@ -29,11 +58,9 @@ def evaluate_captions(model, data, encoding, config, device, blind=False):
         count += (targets >= 0).sum().item()
         arms = {"exact_match": pixels}
         if blind:
-            arms["exact_match_blank"] = torch.as_tensor(data.blank, device=device).expand_as(pixels)
-            others = data.batch([(i + 1) % len(rows) for i in indices])[0]
-            arms["exact_match_shuffled"] = torch.as_tensor(others, device=device)
+            arms |= blind_arms(pixels, indices, data, model.frames)
         for arm, shown in arms.items():
-            captions[arm] += model.caption(shown, encoding, max_new_tokens=data.longest)
+            captions[arm] += model.caption(shown.to(device), encoding, max_new_tokens=data.longest)
     model.train()
     measures = {"val_loss": loss / count}
     for arm, texts in captions.items():
@@ -45,11 +72,12 @@ def evaluate_captions(model, data, encoding, config, device, blind=False):
 def score(gpt, encoding, prompts, answers, prefix=None):
     """For each answer (string) after its prompt: (log-likelihood a token, whether greedy decoding writes it).
 
-    A prompt begins a text, and an answer follows it after a space. prefix (1, P, C): see `GPT`.
+    A prompt begins a text, and an answer follows it after a space; without one it begins the text itself.
+    prefix (1, P, C): see `GPT`.
     """
     scores, device = [], gpt.wte.weight.device
     for start in range(0, len(prompts), 32):
-        pairs = [(encoding.encode_ordinary(prompt), encoding.encode_ordinary(" " + answer))
+        pairs = [tuple(map(encoding.encode_ordinary, (prompt, " " + answer if prompt else answer)))
                  for prompt, answer in zip(prompts[start:start + 32], answers[start:start + 32])]
         tokens, targets = (torch.as_tensor(array, device=device) for array in
                            pad([prompt + answer for prompt, answer in pairs], encoding.eot_token))  # (B, T)
@@ -74,8 +102,7 @@ def evaluate_text(gpt, encoding, data, probes, config, device):
     for start in range(0, len(rows), config.batch_size):
         indices = rows[start:start + config.batch_size]
         tokens, targets = (torch.as_tensor(array, device=device) for array in data.batch(indices))  # (B, T)
-        logits = gpt(tokens).float()  # (B, T, V)
-        loss += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").item()
+        loss += text_loss(gpt, tokens, targets, reduction="sum").item()
         count += (targets != IGNORE).sum().item()
     known = score(gpt, encoding, [probe["prompt"] for probe in probes], [probe["answer"] for probe in probes])
     gpt.train()

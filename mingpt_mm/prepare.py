@@ -3,19 +3,22 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from mingpt_mm import BadInput
 from mingpt_mm.alignment import align, fill
-from mingpt_mm.castle import world_folder
+from mingpt_mm.castle import WORLDS, world_folder
 from mingpt_mm.data import Captions, read_captions, read_documents, read_probes, read_triples
 from mingpt_mm.draw import draw_story
 from mingpt_mm.gan import GAN, Examples, confusions, play, warm_up
 from mingpt_mm.gpt import GPT, GPTConfig
 from mingpt_mm.multimodal import MultimodalGPT, restore
-from mingpt_mm.run import make_optimizer
+from mingpt_mm.run import kind_of, load_run, make_optimizer
 from mingpt_mm.story import make_parser, story_folder
 from mingpt_mm.tokenizer import gpt2_encoding, train_bpe, unpack_encoding
 from mingpt_mm.vit import ViT, ViTConfig
@@ -24,9 +27,12 @@ SYNTHETIC = ("gan", "mle", "templates", "linear", "none")
 
 
 def make_encoding(config, checkpoint, texts):
-    """The encoding of the `checkpoint`; of a new run GPT-2's own, or a BPE trained on `texts`."""
-    if config.tokenizer not in ("bpe", "gpt2"):
-        raise BadInput(f"--tokenizer {config.tokenizer}: must be bpe or gpt2")
+    """The encoding of the `checkpoint` or of the run that --init names; or GPT-2's, or a BPE of `texts`."""
+    if not checkpoint:
+        begun = kind_of(config.init) == "run"
+        if config.tokenizer not in (("run",) if begun else ("bpe", "gpt2")):
+            raise BadInput(f"--tokenizer {config.tokenizer}: must be bpe or gpt2; a run brings its own")
+        checkpoint = begun and load_run(Path(config.init))
     if checkpoint:
         return unpack_encoding(checkpoint["encoding"])
     return gpt2_encoding() if config.tokenizer == "gpt2" else train_bpe(texts, config.vocab_size)
@@ -45,7 +51,12 @@ def make_gpt(config, encoding, device):
     if config.dropout >= 1:
         raise BadInput("--dropout must be less than 1")
     multiple = 64 if device.type == "cuda" else 1
-    if config.init != "scratch":
+    if kind_of(config.init) == "run":
+        begun = load_run(Path(config.init))
+        sizes = begun["gpt"] | {"dropout": config.dropout, "vocab_multiple": multiple}
+        gpt = restore(begun | {"gpt": sizes})
+        gpt = getattr(gpt, "gpt", gpt)
+    elif config.init != "scratch":
         gpt = GPT.from_pretrained(config.init, dropout=config.dropout, vocab_multiple=multiple)
     elif config.n_embd % config.n_head:
         raise BadInput(f"--n_embd {config.n_embd} must be a multiple of --n_head {config.n_head}")
@@ -59,7 +70,7 @@ def make_gpt(config, encoding, device):
     return gpt, take_sizes(config, **sizes)
 
 
-def make_multimodal(config, encoding, device):
+def make_multimodal(config, encoding, device, frames=0):
     """(model, config): see `make_gpt`; the ViT is new, or has the weights that `vit` names."""
     gpt, config = make_gpt(config, encoding, device)
     if config.vit == "scratch":
@@ -72,7 +83,10 @@ def make_multimodal(config, encoding, device):
     if config.image_size % config.patch_size:
         raise BadInput(f"--image_size {config.image_size} must be a multiple of "
                        f"--patch_size {config.patch_size}")
-    return MultimodalGPT(gpt, vit), config
+    if frames and config.image_size // config.patch_size % 2:
+        raise BadInput(f"--image_size {config.image_size}: of a clip four patches become one, so it must be "
+                       f"a multiple of {2 * config.patch_size}")
+    return MultimodalGPT(gpt, vit, frames), config
 
 
 def prepare_model(config, checkpoint, texts, device, make):
@@ -88,27 +102,6 @@ def prepare_model(config, checkpoint, texts, device, make):
     return config, encoding, model.to(device).train()
 
 
-def prepare_multimodal(config, checkpoint, device, autocast):
-    """(config, encoding, model, optimizer, training data, validation data)"""
-    if not config.gpt_rate + config.vit_rate + config.connector_rate:
-        raise BadInput("--gpt_rate, --vit_rate and --connector_rate: one must be more than 0")
-    splits = read_captions(config.data or world_folder(config.seed))
-    texts = (caption for row in splits[0] for caption in row.captions)
-    config, encoding, model = prepare_model(config, checkpoint, texts, device, make_multimodal)
-    optimizer = make_optimizer([(model.gpt, config.gpt_rate), (model.vit, config.vit_rate),
-                                (model.connector, config.connector_rate)], config, checkpoint)
-    room = config.block_size - config.patches
-    data = [Captions(rows, encoding, config.image_size, room, config.cache_mb) for rows in splits]
-    if config.vit_rate == 0:
-        with autocast:
-            for split in data:
-                split.remember(lambda x: model.look(torch.as_tensor(x, device=device)).float().cpu().numpy(),
-                               config.batch_size)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
-          f"{len(data[0]):,} pictures to learn from and {len(data[1]):,} to be tested on", flush=True)
-    return config, encoding, model, optimizer, *data
-
-
 def read_knowledge(config):
     """(training documents, held-out documents, triples, probes, parser): the user's, or the castle's.
 
@@ -116,18 +109,20 @@ def read_knowledge(config):
     """
     if config.synthetic not in SYNTHETIC:
         raise BadInput(f"--synthetic {config.synthetic}: must be one of {', '.join(SYNTHETIC)}")
-    if bool(config.text) != bool(config.kg) or config.probes and not config.text:
-        raise BadInput("--text and --kg: give both, with --probes or without, or none for the castle's story")
+    whole = config.kg or config.synthetic == "none"  # a text alone can be learned, too
+    if config.text and not whole or (config.kg or config.probes) and not config.text:
+        raise BadInput("--text and --kg: give both, with --probes or without, or none for the castle's "
+                       "story; with --synthetic none a text alone")
     if not 0 < config.keep <= 1:
         raise BadInput(f"--keep {config.keep}: must be more than 0, and 1 at most")
     if not 0 <= config.two_relations <= 0.5:
         raise BadInput(f"--two_relations {config.two_relations}: half of the castle's pairs at most")
-    files = config.text, config.kg, config.probes
-    if not config.text:
+    text, kg, probes = config.text, config.kg, config.probes
+    if not text:
         folder = story_folder(config.seed, config.two_relations)
-        files = folder / "text.txt", folder / "kg.tsv", folder / "probes.jsonl"
-    probes = read_probes(files[2]) if files[2] else []
-    return *read_documents(files[0]), read_triples(files[1]), probes, None if config.text else make_parser()
+        text, kg, probes = folder / "text.txt", folder / "kg.tsv", folder / "probes.jsonl"
+    return (*read_documents(text), read_triples(kg) if kg else [], read_probes(probes) if probes else [],
+            None if config.text else make_parser())
 
 
 def teach_gan(config, checkpoint, documents, triples, log, parse):
@@ -187,9 +182,51 @@ def write_graph(config, gan, triples):
     for relation, count in unseen.items():
         print(f"no sentence shows how to say {relation!r}: its {count} triples are told as templates")
     untold = len(triples) - len({triple for triple, _ in written}) if config.synthetic != "none" else 0
-    if untold == len(triples):
+    if untold and untold == len(triples):
         raise BadInput(f"--gan_warmup {config.gan_warmup}: the GAN wrote no sentence with both ends of a "
                        "triple: give it more steps")
     if untold:
         print(f"of {untold} triples the GAN wrote no sentence that names both ends: they are left out")
     return written
+
+
+def texts_before(config):
+    """What the GPT of the run that --init names has read: [its text, its synthetic sentences]"""
+    begun = load_run(Path(config.init)) if kind_of(config.init) == "run" else {}
+    if begun.get("loop") != "adversarial":
+        return []
+    before = SimpleNamespace(**begun["config"])
+    if config.world == "portraits" and not before.text and before.seed != config.seed:
+        raise BadInput(f"--seed {config.seed}: the story of {config.init} is of seed {before.seed}, with "
+                       "other individuals: take the same seed")
+    documents, _, triples, _, _ = read_knowledge(before)
+    written = write_graph(before, GAN.from_checkpoint(begun) if begun["gan"] else None, triples)
+    texts = documents, [text for _, text in written]
+    return [text for text in texts if text and config.gpt_rate > 0]  # a frozen GPT forgets nothing
+
+
+def prepare_multimodal(config, checkpoint, device, autocast):
+    """(config, encoding, model, optimizer, training data, validation data, texts to keep in mind)"""
+    if not config.gpt_rate + config.vit_rate + config.connector_rate:
+        raise BadInput("--gpt_rate, --vit_rate and --connector_rate: one must be more than 0")
+    if config.world not in WORLDS or config.data and config.world != "scenes":
+        raise BadInput(f"--world {config.world}: must be one of {', '.join(WORLDS)}, and without --data")
+    texts = checkpoint["texts"] if checkpoint else texts_before(config)
+    splits = read_captions(config.data or world_folder(config.seed, config.world))
+    frames = config.frames if any(row.moves for split in splits for row in split) else 0
+    captions = (caption for row in splits[0] for caption in row.captions)
+    config, encoding, model = prepare_model(config, checkpoint, captions, device,
+                                            partial(make_multimodal, frames=frames))
+    optimizer = make_optimizer([(model.gpt, config.gpt_rate), (model.vit, config.vit_rate),
+                                (model.connector, config.connector_rate)], config, checkpoint)
+    room = config.block_size - config.prefix(frames)
+    data = [Captions(rows, encoding, config.image_size, room, config.cache_mb, frames) for rows in splits]
+    if config.vit_rate == 0:
+        with autocast:
+            for split in data:
+                split.remember(lambda x: model.look(torch.as_tensor(x, device=device)).float().cpu().numpy(),
+                               config.batch_size)
+    kind = "clips" if frames else "pictures"
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
+          f"{len(data[0]):,} {kind} to learn from and {len(data[1]):,} to be tested on", flush=True)
+    return config, encoding, model, optimizer, *data, texts

@@ -15,9 +15,11 @@ import torch
 from mingpt_mm import BadInput
 from mingpt_mm.pretrained import write_file
 
-FORMAT = 2  # of the checkpoints
+FORMAT = 3  # of the checkpoints
 MAY_CHANGE = ("resume", "out", "steps", "eval_interval", "eval_rows", "log_interval", "device", "compile",
               "workers", "cache_mb")  # options that a resumed run may have otherwise than before
+
+SIZES = dict.fromkeys(("block_size", "n_layer", "n_head", "n_embd"), 0)
 
 
 @dataclass
@@ -28,14 +30,14 @@ class Config:
     resume: bool = False  # go on from last.pt in --out, or in the newest run under runs/
     steps: int = 1200  # updates of the parameters
     batch_size: int = 32  # examples a step
-    init: str = "scratch"  # the GPT to begin with: scratch, or gpt2 to gpt2-xl, a folder or a file of weights
-    learning_rate: float = 1.5e-3  # its peak; with --init, unless given, 5e-5
+    init: str = "scratch"  # the GPT to begin with: scratch, gpt2 to gpt2-xl, a run, a folder or a file
+    learning_rate: float = 1.5e-3  # its peak; with released weights, unless given, 5e-5
     warmup: int = 50  # steps until the learning rate reaches its peak; from there it falls as a cosine to 0
     weight_decay: float = 0.1  # on matrices and embeddings, not on biases and LayerNorms
     clip: float = 1.0  # the largest norm that the gradient may have
     dropout: float = 0.0  # in the GPT
     block_size: int = 64  # the most positions of the GPT: tokens, and the patches of a picture before them
-    tokenizer: str = "bpe"  # bpe: trained on the run's text; gpt2: GPT-2's own, as with --init, unless given
+    tokenizer: str = "bpe"  # bpe: trained on the text; gpt2: GPT-2's own, as with released weights
     vocab_size: int = 512  # the most tokens of a bpe
     eval_interval: int = 200  # steps between evaluations; last.pt is saved before each
     eval_rows: int = 500  # the most validation rows that an evaluation takes
@@ -45,9 +47,10 @@ class Config:
     compile: bool = False  # compile the model: slow to start, then faster on a GPU
     workers: int = 0  # processes that read the data ahead; with 0 the training itself reads
 
-    # {an option: what the defaults of others become if it is not "scratch"}; a size of 0 is the weights' own
-    presets = {"init": {"learning_rate": 5e-5, "tokenizer": "gpt2", "block_size": 0, "n_layer": 0,
-                        "n_head": 0, "n_embd": 0}}
+    # {(an option, its value or the kind of weights that it names): what the defaults of others become}; what
+    # comes first counts, and a size of 0 is the weights' own
+    presets = {("init", "run"): SIZES | {"tokenizer": "run"},
+               ("init", "released"): SIZES | {"learning_rate": 5e-5, "tokenizer": "gpt2"}}
 
 
 class Parser(argparse.ArgumentParser):
@@ -166,6 +169,18 @@ def load_checkpoint(path):
     return checkpoint
 
 
+def kind_of(source):
+    """What --init or --vit names: "scratch", a "run" or "released" weights."""
+    if source == "scratch":
+        return source
+    return "run" if (Path(source) / "last.pt").exists() else "released"
+
+
+def load_run(folder):
+    """The best checkpoint in the `folder` of a run, or else the last."""
+    return load_checkpoint(folder / ("best.pt" if (folder / "best.pt").exists() else "last.pt"))
+
+
 def newest_run():
     """The folder under runs/ with the newest checkpoint."""
     newest = max(Path("runs").glob("*/last.pt"), key=lambda path: path.stat().st_mtime, default=None)
@@ -183,7 +198,7 @@ def start_run(config_class, argv, name):
     if "resume" in given:
         folder = Path(given["out"]) if "out" in given else newest_run()
         checkpoint = load_checkpoint(folder / "last.pt")
-        before, steps, loop = checkpoint["config"], checkpoint["step"], checkpoint.get("loop", "multimodal")
+        before, steps, loop = checkpoint["config"], checkpoint["step"], checkpoint["loop"]
         if loop != name:
             raise BadInput(f"--resume: {folder} is of another loop: python train.py {loop} --resume "
                            f"--out {folder}")
@@ -195,8 +210,9 @@ def start_run(config_class, argv, name):
             raise BadInput(f"--steps {given['steps']}: {folder} has taken {steps} steps already: ask for "
                            "more")
         return config_class(**before | given), folder, checkpoint, steps, now - checkpoint["seconds"]
-    for option, presets in config_class.presets.items():
-        if given.get(option, "scratch") != "scratch":
+    for (option, value), presets in config_class.presets.items():
+        chosen = given.get(option, "scratch")
+        if value == (chosen if option == "world" else kind_of(chosen)):
             given = presets | given
     free = (folder for i in count(1) if not (folder := Path(f"runs/{name}-{i}")).exists())
     folder = Path(given["out"]) if "out" in given else next(free)

@@ -24,6 +24,7 @@ from mingpt_mm.multimodal import restore
 from mingpt_mm.run import load_checkpoint
 from mingpt_mm.story import make_parser
 from mingpt_mm.tokenizer import unpack_encoding
+from tests.bench.facts import measure
 from tests.test_commands import command, final, refuse, weights
 
 TINY = ["adversarial", "--n_embd", "16", "--n_head", "2", "--n_layer", "1", "--block_size", "32", "--batch_size", "4",
@@ -121,6 +122,17 @@ def test_its_recall_is_what_generation_writes(default_run):
         assert final(folder / "runs/adversarial-1")[f"recall_{group}"] == pytest.approx(sum(answers) / len(answers))
 
 
+@torch.no_grad()
+def test_portraits_bring_what_the_text_model_knows(default_run):
+    folder, _ = default_run
+    story, out = folder / "runs/adversarial-1", folder / "portraits"
+    process = command("multimodal", "--world", "portraits", "--init", story, "--out", out, cwd=folder)
+    assert process.returncode == 0, process.stderr
+    known, told = measure(out, 0), final(story)
+    assert known["name_stated"] >= 0.9 and known["name_graph_only"] >= told["recall_graph_only"] - 0.1
+    assert known["blank_name_stated"] <= 0.15 and known["blank_name_graph_only"] <= 0.15
+
+
 class Interrupt(Exception):
     """Stands for whatever ends a run."""
 
@@ -165,7 +177,8 @@ def test_sample_asks_the_text_model_and_its_gan(gan_run, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     shares = [float(line.split()[0]) for line in lines]
     assert sum(shares) == pytest.approx(1, abs=1e-3) and shares == sorted(shares, reverse=True)
-    gpt, encoding, _ = sample.load_run(gan_run, torch.device("cpu"))
+    checkpoint = load_checkpoint(gan_run / "last.pt")
+    gpt, encoding = restore(checkpoint), unpack_encoding(checkpoint["encoding"])
     values = {word: score(gpt, encoding, [probe["prompt"]], [word])[0][0] for word in ("crypt", "tower", "well")}
     assert lines[0].split()[-4] == max(values, key=values.get)
     assert sum(" crypt " in line for line in lines) == 2

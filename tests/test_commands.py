@@ -1,6 +1,7 @@
 """train.py and sample.py as a user calls them: what they do, and what they say to bad input."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -17,9 +18,12 @@ import sample
 import train
 from mingpt_mm import castle, prepare
 from mingpt_mm.data import Captions
+from mingpt_mm.evaluate import score
 from mingpt_mm.gpt import GPT, GPTConfig
 from mingpt_mm.multimodal import MultimodalGPT, restore
-from mingpt_mm.run import Config, learning_rate, load_checkpoint, newest_run, run_command
+from mingpt_mm.run import Config, learning_rate, load_checkpoint, load_run, newest_run, run_command
+from mingpt_mm.tokenizer import unpack_encoding
+from mingpt_mm.vit import preprocess
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--image_size", "16", "--patch_size", "8", "--n_embd", "24", "--n_head", "2", "--vit_layers", "1",
@@ -100,6 +104,15 @@ def test_sample_alone_shows_the_newest_run_on_its_validation_pictures(castle_run
     lines = command(program="sample.py", cwd=cwd).stdout.splitlines()
     assert len(lines) == 6 and sum(line.endswith("(right)") for line in lines) >= 4
     assert all(re.match(r"runs/castle-0-\w{8}/images/1000\d\.png: a \w+ \w+ ", line) for line in lines)
+
+
+def test_clips_are_told_by_what_happens_in_them_and_not_without_the_order_of_their_frames():
+    process = command("multimodal", "--world", "clips", "--out", "clips")
+    assert process.returncode == 0, process.stderr
+    record = final("clips")
+    assert record["exact_match"] >= 0.95 and record["exact_match_blank"] <= 0.05
+    assert record["exact_match_reversed"] <= 0.1 and record["exact_match_first_frame"] <= 0.1
+    assert record["exact_match_shuffled_frames"] <= 0.5  # two motions are left to choose from: see `castle.move`
 
 
 # ---- everything else, small ----
@@ -387,3 +400,80 @@ def test_an_error_of_the_program_itself_is_not_hidden():
         raise ZeroDivisionError
     with pytest.raises(ZeroDivisionError):
         run_command(broken, [])
+
+
+# ---- clips ----
+
+CLIPS = [*TINY, "--image_size", "32", "--frames", "2"]
+
+
+@pytest.fixture
+def clips(folder):
+    """The data folder `folder` with twelve clips more, in which one colour follows another."""
+    lines = (folder / "captions.jsonl").read_text()
+    for i, (first, then) in enumerate([*itertools.permutations(["red", "blue", "lime"], 2)] * 2):
+        frames = [Image.new("RGB", (20, 16), colour) for colour in (first, then)]
+        frames[0].save(folder / f"{i}.gif", save_all=True, append_images=frames[1:], duration=100)
+        lines += json.dumps({"video": f"{i}.gif", "captions": [f"{first}, then {then}"]}) + "\n"
+    (folder / "captions.jsonl").write_text(lines)
+    return folder
+
+
+def run_of(folder):
+    """(model, encoding) of the run in `folder`, as sample.py takes them."""
+    checkpoint = load_run(Path(folder))
+    return restore(checkpoint), unpack_encoding(checkpoint["encoding"])
+
+
+@pytest.mark.parametrize("options", [["--workers", "2"], ["--vit_rate", "0"]], ids=["trained", "frozen"])
+def test_a_resumed_run_on_pictures_and_clips_ends_bit_for_bit_as_an_uninterrupted_one(clips, options):
+    argv = ["--data", str(clips), *CLIPS, *options]
+    train.main([*argv, "--out", "whole"])
+    train_a_while([*argv, "--out", "cut"], 13)
+    train.main(["--resume", "--out", "cut"])
+    assert weights("cut") == weights("whole") and weights("cut", "best.pt") == weights("whole", "best.pt")
+    arms = {f"exact_match_{arm}" for arm in ("blank", "shuffled", "reversed", "first_frame", "shuffled_frames")}
+    assert arms < set(final("whole")) and all(final("cut")[arm] == final("whole")[arm] for arm in arms | {"val_loss"})
+
+
+def test_sample_describes_clips_from_files_and_from_folders_of_frames(clips, capsys):
+    train.main(["--data", str(clips), *CLIPS, "--out", "run"])
+    Path("frames").mkdir()
+    for name, colour in (("9.png", "red"), ("10.png", "blue")):
+        Image.new("RGB", (20, 16), colour).save(Path("frames", name))
+    files = [str(clips / "0.gif"), "frames", str(clips / "2.gif")]  # red and blue, red and blue, blue and red
+    (model, encoding), red, blue = run_of("run"), *torch.eye(3)[[0, 2], :, None, None] * 2 - 1
+    shown = [torch.stack(pair).expand(2, 3, 32, 32)[None] for pair in ((red, blue), (red, blue), (blue, red))]
+    argv = ["--run", "run", "--video", *files, "--image", "frames/9.png"]
+    capsys.readouterr()
+    sample.main([*argv, "--ask", "is not"])
+    expected = []
+    for file, pixels in zip(["frames/9.png", *files], [red.expand(1, 3, 32, 32), *shown]):
+        caption, = model.caption(pixels, encoding)
+        expected += [f"{file}: {caption}", *model.gpt.complete(encoding, f"{caption.split(',')[0]} is not")]
+    assert capsys.readouterr().out == "\n".join(expected) + "\n"
+    sample.main([*argv[:-2], "--prompt", "red,", "--choices", "then blue"])
+    values = [score(model.gpt, encoding, ["red,"], ["then blue"], model.embed(pixels))[0][0] for pixels in shown]
+    assert capsys.readouterr().out == "".join(f"{file}:\n1.0000  red, then blue  ({value:.3f} a token)\n"
+                                              for file, value in zip(files, values))
+    assert abs(values[0] - values[1]) < 1e-5 < 1e-2 < abs(values[0] - values[2])
+
+
+def test_sample_asks_of_the_name_before_the_comma(folder, capsys):
+    train.main(["--data", str(folder), *TINY, "--out", "run"])
+    (model, encoding), picture = run_of("run"), str(folder / "images/3.png")
+    capsys.readouterr()
+    sample.main(["--run", "run", "--image", picture, "--prompt", "a red, one, in", "--ask", "lives"])
+    caption, = model.caption(preprocess(Image.open(picture), 16)[None], encoding, "a red, one, in")
+    answer, = model.gpt.complete(encoding, "a red lives")
+    assert capsys.readouterr().out == f"{picture}: {caption}\n{answer}\n"
+
+
+def test_sample_refuses_clips_and_questions_that_nobody_can_see(capsys, folder):
+    train.main(["--data", str(folder), *TINY, "--out", "run"])
+    for argv, message in ((["--video", "a.gif"], "a.gif: this model never saw a clip: show it pictures"),
+                          (["--ask", "who?"], "--ask who?: of whom? give an --image or a --video"),
+                          (["--ask", "who?", "--prompt", "a"], "--ask who?: of whom?"),
+                          (["--init", "gpt2", "--video", "a.gif"], "--init: released weights are no run")):
+        argv = argv if "--init" in argv else ["--run", "run", *argv]
+        assert message in refuse(capsys, sample, argv)

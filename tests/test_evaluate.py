@@ -1,14 +1,17 @@
 """The measures, against slower ways to take them: one text at a time, and generation itself."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from mingpt_mm.data import Documents
-from mingpt_mm.evaluate import discriminator_accuracy, evaluate_text, judge, ranking, score
+from mingpt_mm.evaluate import (blind_arms, discriminator_accuracy, evaluate_text, in_order, judge, other_order,
+                                ranking, score)
 from mingpt_mm.gpt import GPT, GPTConfig
 from mingpt_mm.story import make_parser
 from mingpt_mm.tokenizer import train_bpe
@@ -43,7 +46,7 @@ def gpt():
 def slow_score(gpt, prompt, answer, prefix=None):
     """The mean log-likelihood of the answer's tokens, one forward pass a token."""
     tokens, values = [ENCODING.eot_token, *ENCODING.encode_ordinary(prompt)], []
-    for token in ENCODING.encode_ordinary(" " + answer):
+    for token in ENCODING.encode_ordinary(f" {answer}" if prompt else answer):
         values.append(gpt(torch.tensor([tokens]), prefix)[0, -1].log_softmax(0)[token].item())
         tokens.append(token)
     return sum(values) / len(values)
@@ -58,7 +61,7 @@ def test_scores_of_a_batch_are_those_of_each_text_alone(gpt, patches):
     for (value, greedy), prompt, answer in zip(score(gpt, ENCODING, prompts, answers, prefix), prompts, answers):
         assert value == pytest.approx(slow_score(gpt, prompt, answer, prefix), abs=1e-4)
         start = torch.tensor([[ENCODING.eot_token, *ENCODING.encode_ordinary(prompt)]])
-        wanted = ENCODING.encode_ordinary(" " + answer)
+        wanted = ENCODING.encode_ordinary(f" {answer}" if prompt else answer)
         written = gpt.generate(start, len(wanted), temperature=0, prefix=prefix)[0, start.size(1):].tolist()
         assert greedy == (written == wanted)
     if not patches:
@@ -146,3 +149,56 @@ def test_sentences_are_judged_by_the_grammar():
     measures = judge(options, None, written, [], [], make_parser())
     assert measures == {"faithfulness": 0.5, "distinct_wordings": 2}
     assert judge(options, None, written, [], [], None) == judge(options, None, [], [], [], make_parser()) == {}
+
+
+# ---- what a clip's frames are worth ----
+
+class Rows(list):
+    """Pixels or patches as data.Captions gives them."""
+
+    def batch(self, indices):
+        return np.stack([self[i] for i in indices]), None, None
+
+    @property
+    def blank(self):
+        return np.full_like(self[0], 128)[None]
+
+
+def test_another_order_is_never_the_own_one_and_is_any_other():
+    orders = {tuple(other_order(3, seed).tolist()) for seed in range(200)}
+    assert orders == set(itertools.permutations(range(3))) - {(0, 1, 2)}
+    assert all(other_order(2, seed).tolist() == [1, 0] for seed in range(50))
+
+
+@pytest.mark.parametrize("shape, dtype", [((4, 3, 2, 5), torch.uint8), ((8, 6), torch.float32)],
+                         ids=["pixels", "patches"])  # of 4 frames: each its own, or two patches of each
+def test_the_frames_are_shown_backwards_mixed_and_only_the_first(shape, dtype):
+    rows = torch.arange(5)[:, None] * 10 + torch.arange(4)  # frame f of row i is all 10 i + f
+    clips = rows.repeat_interleave(shape[0] // 4, dim=1).reshape(5, shape[0], *[1] * len(shape[1:]))
+    clips = clips.expand(5, *shape).to(dtype)
+    data = Rows(clips.numpy())
+    arms = blind_arms(clips[2:5], range(2, 5), data, frames=4)
+    arms = {name.removeprefix("exact_match_"): shown for name, shown in arms.items()}
+    assert all(shown.shape == (3, *shape) for shown in arms.values()) and (arms.pop("blank") == 128).all()
+    assert torch.equal(arms.pop("shuffled"), clips[[3, 4, 0]])
+    assert all(shown.dtype == dtype for shown in arms.values())
+    seen = {name: shown.reshape(3, 4, -1) for name, shown in arms.items()}  # (B, F, all of a frame)
+    assert all((frames == frames[..., :1]).all() for frames in seen.values())  # none was torn
+    orders = {name: (frames[..., 0].int() - 10 * torch.arange(2, 5)[:, None]).tolist() for name, frames in seen.items()}
+    assert orders.pop("reversed") == [[3, 2, 1, 0]] * 3 and orders.pop("first_frame") == [[0] * 4] * 3
+    mixed = orders.pop("shuffled_frames")
+    assert all(sorted(order) == [0, 1, 2, 3] != order for order in mixed) and mixed[0] != mixed[1] and not orders
+    alone = blind_arms(clips[3:4], [3], data, frames=4)["exact_match_shuffled_frames"]
+    assert torch.equal(alone, arms["shuffled_frames"][1:2])  # however the rows are cut into batches
+
+
+def test_pictures_and_clips_of_one_frame_have_no_other_order():
+    shown = torch.ones(2, 3, 2, 2)
+    for frames in (0, 1):
+        assert set(blind_arms(shown, [0, 1], Rows(shown.numpy()), frames)) == {"exact_match_blank", "exact_match_shuffled"}
+
+
+def test_frames_stand_in_the_order_of_the_numbers():
+    shown = torch.randn(2, 3, 5)
+    expected = torch.stack([shown[0, [2, 0, 2]], shown[1, [0, 1, 2]]])
+    assert torch.equal(in_order(shown, torch.tensor([[2, 0, 2], [0, 1, 2]])), expected)

@@ -13,23 +13,25 @@ ROOT = Path(__file__).parent.parent
 ROOMS = {
     "transformer": (70, []),
     "pretrained": (185, []),
-    "gpt": (110, ["transformer", "pretrained"]),
+    "gpt": (115, ["transformer", "pretrained"]),
     "vit": (85, ["transformer", "pretrained"]),
-    "multimodal": (40, ["transformer", "gpt", "vit"]),
+    "multimodal": (60, ["transformer", "gpt", "vit"]),
     "alignment": (40, []),
     "gan": (150, ["alignment"]),
     "tokenizer": (50, []),
-    "data": (190, ["tokenizer"]),
-    "castle": (95, []),
-    "story": (95, ["castle"]),
-    "run": (145, ["pretrained"]),
+    "images": (55, []),
+    "data": (190, ["tokenizer", "images"]),
+    "castle": (150, []),
+    "story": (90, ["castle"]),
+    "run": (155, ["pretrained"]),
     "log": (50, ["pretrained", "run"]),
-    "draw": (80, ["pretrained", "data"]),
-    "evaluate": (115, ["data", "multimodal", "alignment", "gan"]),
-    "prepare": (150, ["alignment", "castle", "data", "draw", "gan", "gpt", "multimodal", "run", "story", "tokenizer",
+    "draw": (85, ["pretrained", "data"]),
+    "evaluate": (130, ["data", "multimodal", "alignment", "gan"]),
+    "chat": (45, []),
+    "prepare": (185, ["alignment", "castle", "data", "draw", "gan", "gpt", "multimodal", "run", "story", "tokenizer",
                       "vit"]),
 }
-INTERNALS, ALL = 470, 1900
+INTERNALS, ALL = 470, 2180
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENDMARKER}
@@ -68,7 +70,7 @@ def test_code_lines_are_counted_as_a_reader_would():
 def test_every_room_keeps_its_size():
     for name, (most, _) in ROOMS.items():
         assert SIZES[f"mingpt_mm/{name}.py"] <= most, name
-    assert SIZES["train.py"] <= 160 and SIZES["sample.py"] <= 115
+    assert SIZES["train.py"] <= 170 and SIZES["sample.py"] <= 155
     rooms = {f"mingpt_mm/{room}.py" for room in ROOMS}
     assert set(SIZES) == rooms | {"mingpt_mm/__init__.py", "train.py", "sample.py"}
 

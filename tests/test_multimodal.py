@@ -1,10 +1,12 @@
 """Pictures in front of text: who sees what, what padding and cutting a batch must not change."""
 
+import itertools
+
 import pytest
 import torch
 
 from mingpt_mm.gpt import GPT, GPTConfig
-from mingpt_mm.multimodal import MultimodalGPT, caption_loss
+from mingpt_mm.multimodal import MultimodalGPT, caption_loss, pool
 from mingpt_mm.tokenizer import train_bpe
 from mingpt_mm.vit import ViT, ViTConfig, normalize
 
@@ -95,3 +97,68 @@ def test_the_blocks_are_of_the_released_kinds(model):
     assert [block.attn.causal for block in (*gpt.h, *vit.h)] == [True, True, False]
     norms = {module.eps for block in gpt.h for module in (block.ln_1, block.ln_2, gpt.ln_f)}
     assert norms == {1e-5} and {vit.h[0].ln_1.eps, vit.h[0].ln_2.eps, vit.layernorm.eps} == {1e-12}
+
+
+# ---- clips ----
+
+F = 3  # frames
+
+
+@pytest.fixture
+def clip_model():
+    torch.manual_seed(0)
+    return MultimodalGPT(GPT(GPTConfig(40, 280, n_layer=2, n_head=2, n_embd=32)),
+                         ViT(ViTConfig(32, 8, n_layer=1, n_head=2, n_embd=48)), frames=F).eval()
+
+
+def random_clips(B=2, T=6, sides=(32, 32)):
+    generator = torch.Generator().manual_seed(1)
+    return (torch.randint(256, (B, F, 3, *sides), generator=generator, dtype=torch.uint8),
+            torch.randint(280, (B, T), generator=generator))
+
+
+def test_pool_puts_the_four_neighbours_of_each_square_side_by_side():
+    patches = torch.randn(2, 6, 4, 5)
+    pooled = pool(patches)
+    assert pooled.shape == (2, 6, 20)
+    for n, y, x in itertools.product(range(2), range(3), range(2)):
+        square = [patches[n, 2 * y + dy, 2 * x + dx] for dy in (0, 1) for dx in (0, 1)]
+        assert torch.equal(pooled[n, 2 * y + x], torch.cat(square))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sides", [(32, 32), (16, 48)])
+def test_a_clip_is_frame_after_frame_what_the_vit_sees_in_each_with_an_embedding_of_its_own(clip_model, sides):
+    pixels, _ = random_clips(sides=sides)
+    rows, columns = sides[0] // 8, sides[1] // 8
+    prefix = clip_model.embed(pixels)
+    assert prefix.shape == (2, F * rows * columns // 4, 32)
+    connector, expected = clip_model.connector, []
+    for f in range(F):
+        patches = clip_model.vit(normalize(pixels[:, f]))[:, 1:].unflatten(1, (rows, columns))
+        expected.append(pool(patches) @ connector.weight.T + connector.bias + connector.frame_embeddings[f, 0])
+    torch.testing.assert_close(prefix, torch.cat(expected, dim=1))
+    assert len(connector.frame_embeddings.flatten(1).unique(dim=0)) == F
+
+
+@torch.no_grad()
+def test_a_picture_is_a_clip_in_which_nothing_moves_and_what_was_seen_before_is_seen_again(clip_model):
+    pixels, tokens = random_clips()
+    for picture in (pixels[:, 0], normalize(pixels[:, 0])):
+        still = picture.unsqueeze(1).repeat(1, F, 1, 1, 1)
+        torch.testing.assert_close(clip_model(picture, tokens), clip_model(still, tokens))
+        torch.testing.assert_close(clip_model(clip_model.look(picture), tokens), clip_model(still, tokens))
+
+
+@torch.no_grad()
+def test_every_frame_and_their_order_change_every_text_logit(clip_model):
+    pixels, tokens = random_clips()
+    logits, others = clip_model(pixels, tokens), []
+    for f in range(F):
+        changed = pixels.clone()
+        changed[:, f, :, 3, 5] ^= 128
+        others.append(changed)
+    for order in ([1, 0, 2], [0, 2, 1], [2, 1, 0], [0, 0, 0]):
+        others.append(pixels[:, order])
+    for other in others:
+        assert ((clip_model(other, tokens) - logits).abs().amax(dim=2) > 1e-5).all()

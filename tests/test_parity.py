@@ -6,8 +6,11 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from mingpt_mm.evaluate import score
 from mingpt_mm.gpt import GPT, GPTConfig
+from mingpt_mm.multimodal import MultimodalGPT
 from mingpt_mm.pretrained import read_safetensors, write_safetensors
+from mingpt_mm.tokenizer import train_bpe
 from mingpt_mm.vit import ViT, ViTConfig, preprocess
 
 transformers = pytest.importorskip("transformers", reason='needs the extra "parity": pip install -e ".[parity]"')
@@ -207,3 +210,29 @@ def test_safetensors_of_both_sides_read_each_other(tmp_path):
     write_safetensors(tmp_path / "ours", tensors)
     for back in (read_safetensors(tmp_path / "theirs"), safetensors.load_file(tmp_path / "ours")):
         assert back.keys() == tensors.keys() and all(torch.equal(back[name], tensors[name]) for name in tensors)
+
+
+# ---- both together ----
+
+@torch.no_grad()
+@pytest.mark.parametrize("sees", [False, True], ids=["text", "picture"])
+def test_scores_are_the_log_likelihoods_a_token_of_the_reference(tmp_path, sees):
+    choices = ["crypt", "tower of the old king", "x", "garden, where nobody has been for a long, long time", ""]
+    encoding = train_bpe(choices, 290)
+    gpt, reference = both_gpts(tmp_path / "gpt", reference_gpt(vocab_size=encoding.n_vocab))
+    vit, eyes = both_vits(tmp_path / "vit", reference_vit())
+    model, pixels = MultimodalGPT(gpt, vit), torch.randn(1, 3, 48, 48)
+    loud(model.connector)
+    prompts = ["Ann lives in the", "", "Ann lives in the", "the owl fears the", "Bob"]
+    scores = score(gpt, encoding, prompts, choices, model.embed(pixels) if sees else None)
+    prefix = F.linear(eyes(pixels).last_hidden_state[:, 1:], model.connector.weight, model.connector.bias)
+    for prompt, choice, (value, greedy) in zip(prompts, choices, scores):
+        start = [encoding.eot_token, *encoding.encode(prompt)]
+        answer = encoding.encode(f" {choice}" if prompt else choice)
+        embeddings = reference.transformer.wte(torch.tensor([start + answer]))  # (1, T, C)
+        seen = prefix if sees else prefix[:, :0]
+        labels = torch.tensor([[-100] * (seen.size(1) + len(start)) + answer])
+        output = reference(inputs_embeds=torch.cat([seen, embeddings], dim=1), labels=labels)
+        assert value == pytest.approx(-output.loss.item(), abs=1e-4)
+        assert greedy == (output.logits[0, -1 - len(answer):-1].argmax(dim=1).tolist() == answer)
+    assert len(set(scores)) == 5

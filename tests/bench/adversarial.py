@@ -13,15 +13,13 @@ import argparse
 import json
 import os
 import random
-import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from statistics import mean
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.bench.common import run, table
+
 ARMS = ("gan", "mle", "templates", "linear", "none")
 COLUMNS = ("recall_stated", "recall_graph_only", "recall_neither", "ranking_stated", "ranking_graph_only",
            "perplexity", "faithfulness", "distinct_wordings", "discriminator_accuracy", "gan_seconds", "seconds")
@@ -81,36 +79,6 @@ def write_countries(folder, seed):
             "--probes", str(folder / "probes.jsonl")]
 
 
-def run(folder, arm, seed, options, alone):
-    """The "final" record of one run, which has one thread if it is not alone."""
-    command = [sys.executable, str(ROOT / "train.py"), "adversarial", "--synthetic", arm, "--seed", str(seed),
-               "--out", str(folder), *options]
-    environment = os.environ | ({} if alone else {"OMP_NUM_THREADS": "1"})
-    process = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder.parent)
-    if process.returncode:
-        sys.exit(process.stderr)
-    record = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    print(f"{folder.name}: {record['seconds']:.0f} s", file=sys.stderr, flush=True)
-    return record
-
-
-def table(results):
-    """The mean over the seeds, with the smallest and the largest, for each arm: a table in Markdown."""
-    columns = [column for column in COLUMNS if any(column in record for rows in results.values() for record in rows)]
-    print("| | " + " | ".join(column.replace("_", " ") for column in columns) + " |")
-    print("|---" * (len(columns) + 1) + "|")
-    for name, records in results.items():
-        cells = []
-        for column in columns:
-            values = [record[column] for record in records if column in record]
-            form = "{:.0f}" if max(values, default=0) > 20 else "{:.2f}"
-            cell = form.format(mean(values)) if values else ""
-            if len(values) > 1:
-                cell += f" ({form.format(min(values))}-{form.format(max(values))})"
-            cells.append(cell)
-        print(f"| {name} | " + " | ".join(cells) + " |")
-
-
 def main():
     """Run what the options say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -132,9 +100,10 @@ def main():
                 options += write_countries(world, seed)
             name = arm if share is None else f"{arm}, {share} of pairs in two relations"
             out = Path(folder) / f"{arm}-{share}-{seed}"
-            jobs.setdefault(name, []).append(pool.submit(run, out, arm, seed, options, config.jobs == 1))
+            options = ["--synthetic", arm, "--seed", seed, *options]
+            jobs.setdefault(name, []).append(pool.submit(run, "adversarial", out, options, config.jobs == 1))
         results = {name: [job.result() for job in futures] for name, futures in jobs.items()}
-    table(results)
+    table(results, COLUMNS)
     if config.json:
         Path(config.json).write_text(json.dumps(results, indent=1))
 
