@@ -105,14 +105,14 @@ def move(thing, motion, x, y, radius, change):
     """FRAMES lists of things, see `draw_picture`: `thing` begins at x, y and does what `motion` says.
 
     Frames without their order do not tell a motion from its opposite. What flies goes once around (who leaves
-    at one edge comes back at the other), so that both directions show the same places; what shrinks is as
-    large as what grows; and of two colours, the second one after a share `change` of the time, either may be
-    the first.
+    at one edge comes back at the other), so that both directions show the same places, wherever they begin;
+    what shrinks is as large as what grows; and of two colours, the second one after a share `change` of the
+    time, either may be the first.
     """
     dx, dy = DIRECTIONS.get(motion, (0, 0))
     frames = []
     for time in ((i + 0.5) / FRAMES for i in range(FRAMES)):
-        size = radius * {"grows": 0.6 + 0.5 * time, "shrinks": 1.1 - 0.5 * time}.get(motion, 1)
+        size = radius * {"grows": 0.75 + 0.45 * time, "shrinks": 1.2 - 0.45 * time}.get(motion, 1)
         look = f"{motion.split()[1]} {thing.split()[1]}" if "turns" in motion and time > change else thing
         left, top = (x + SIZE * dx * time) % SIZE, (y + SIZE * dy * time) % SIZE
         copies = ((left + right, top + down) for right, down in product((-SIZE, 0, SIZE), repeat=2))
@@ -124,8 +124,8 @@ def move(thing, motion, x, y, radius, change):
 def clips(seed, movers=1, n_train=6000, n_val=500):
     """Yield (split, caption, frames, mist) for each clip; a frame is a list of things, see `draw_picture`.
 
-    A fifth of the pairings of a thing and a motion is held out for the validation split. What flies begins
-    anywhere on its way. Of two `movers` one stays above the other, so neither flies up or down.
+    A fifth of the pairings of a thing and a motion is held out for the validation split. Of two `movers` one
+    stays above the other, so neither flies up or down.
     """
     rng = random.Random(seed)
     motions = [*DIRECTIONS][:4 if movers == 1 else 2] + ["grows", "shrinks"]
@@ -133,17 +133,13 @@ def clips(seed, movers=1, n_train=6000, n_val=500):
     pairings = [pair for pair in product(THINGS, motions) if pair[0].split()[0] not in pair[1]]
     rng.shuffle(pairings)
     pools = {"train": pairings[len(pairings) // 5:], "val": pairings[:len(pairings) // 5]}
-    weights = {split: [1 / 7 if "turns" in motion else 1 for _, motion in pool]  # there are seven turns
-               for split, pool in pools.items()}
     for split in ["train"] * n_train + ["val"] * n_val:
         chosen, parts = {}, []
         while len(chosen) < movers:
-            thing, motion = rng.choices(pools[split], weights[split])[0]
+            thing, motion = rng.choice(pools[split])
             chosen[motion] = thing
         for row, (motion, thing) in enumerate(chosen.items()):
-            x, y = (rng.uniform(0, SIZE) if step else rng.uniform(25, 39)
-                    for step in DIRECTIONS.get(motion, (0, 0)))
-            radius = rng.uniform(11, 14)
+            x, y, radius = rng.uniform(25, 39), rng.uniform(25, 39), rng.uniform(10, 14)
             if movers == 2:  # each has half the height
                 y, radius = SIZE / 2 * row + rng.uniform(13, 19), radius - 1
             parts.append(move(thing, motion, x, y, radius, rng.uniform(0.2, 0.8)))

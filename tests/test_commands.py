@@ -112,7 +112,7 @@ def test_clips_are_told_by_what_happens_in_them_and_not_without_the_order_of_the
     record = final("clips")
     assert record["exact_match"] >= 0.95 and record["exact_match_blank"] <= 0.05
     assert record["exact_match_reversed"] <= 0.1 and record["exact_match_first_frame"] <= 0.1
-    assert record["exact_match_shuffled_frames"] <= 0.5  # two motions are left to choose from: see `castle.move`
+    assert record["exact_match_shuffled_frames"] <= 0.35  # two motions are left to choose from: see `castle.move`
 
 
 # ---- everything else, small ----
