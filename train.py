@@ -26,7 +26,7 @@ from mingpt_mm.log import Log
 from mingpt_mm.multimodal import caption_loss, text_loss
 from mingpt_mm.prepare import (make_gpt, prepare_model, prepare_multimodal, read_knowledge, teach_gan,
                                write_graph)
-from mingpt_mm.run import (FORMAT, Config, begin_step, choose_device, finish_step, load_checkpoint,
+from mingpt_mm.run import (FORMAT, Config, Interruption, begin_step, choose_device, finish_step, load_checkpoint,
                            make_optimizer, run_command, save, start_run)
 from mingpt_mm.story import TWO_RELATIONS
 from mingpt_mm.tokenizer import pack_encoding
@@ -93,20 +93,23 @@ def multimodal(argv):
     device, autocast = choose_device(config.device)
     config, encoding, model, optimizer, data, val_data, texts = prepare_multimodal(config, checkpoint, device,
                                                                                    autocast)
-    forward = torch.compile(model) if config.compile else model
+    forward, stop = torch.compile(model) if config.compile else model, Interruption()
     batches = read_ahead(data, config, first, device)
     read = [read_ahead(Documents(text, encoding, config.block_size), config, first, device, stream)
             for stream, text in enumerate(texts, 1)]
     log = Log(folder, first, config)
     for step in range(first, config.steps + 1):
-        if step % config.eval_interval == 0 or step == config.steps:
+        if step % config.eval_interval == 0 or step == config.steps or stop.number:
             pause = time.perf_counter()
+            log.check()
             state = {"format": FORMAT, "loop": "multimodal", "config": asdict(config),
                      "encoding": pack_encoding(encoding), "gpt": asdict(model.gpt.config),
                      "vit": asdict(model.vit.config), "frames": model.frames, "model": model.state_dict(),
                      "texts": texts, "step": step, "seconds": pause - began}
-            if step > first:  # there is something new; saved before the evaluation, which might fail
+            if step > first or stop.number:  # saved before the evaluation, which might fail
                 save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
+            if stop.number:
+                stop.leave("multimodal", folder)
             with autocast:
                 measures, captions = evaluate_captions(model, val_data, encoding, config, device)
             earlier = [(e["exact_match"], -e["val_loss"]) for e in log.events if e["event"] == "eval"]
@@ -147,7 +150,7 @@ def adversarial(argv):
     documents, val_documents, triples, probes, parse = read_knowledge(config)
     config, encoding, gpt = prepare_model(config, checkpoint, documents, device, make_gpt)
     optimizer = make_optimizer([(gpt, 1.0)], config, checkpoint)
-    log = Log(folder, first, config)
+    log, stop = Log(folder, first, config), Interruption()
     gan = teach_gan(config, checkpoint, documents, triples, log, parse)  # None in the arms without one
     gan_seconds = checkpoint["gan_seconds"] if checkpoint else time.perf_counter() - began
     written = write_graph(config, gan, triples)
@@ -161,14 +164,17 @@ def adversarial(argv):
                "synthetic_loss": read_ahead(synthetic, config, first, device, stream=1)}
     log.since = time.perf_counter()
     for step in range(first, config.steps + 1):
-        if step % config.eval_interval == 0 or step == config.steps:
+        if step % config.eval_interval == 0 or step == config.steps or stop.number:
             pause = time.perf_counter()
+            log.check()
             state = {"format": FORMAT, "loop": "adversarial", "config": asdict(config),
                      "encoding": pack_encoding(encoding), "gpt": asdict(gpt.config),
                      "model": gpt.state_dict(), "gan": gan and gan.packed(), "gan_seconds": gan_seconds,
                      "step": step, "seconds": pause - began}
-            if step > first:
+            if step > first or stop.number:
                 save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
+            if stop.number:
+                stop.leave("adversarial", folder)
             with autocast:
                 measures = evaluate_text(gpt, encoding, val_data, probes, config, device)
             log.write("eval", step, **measures, seconds=time.perf_counter() - began)

@@ -27,7 +27,7 @@ class Log:
             self.events = [event for event in events if event["step"] < until.get(event["event"], first)]
         lines = "".join(json.dumps(event) + "\n" for event in self.events).encode()
         write_file(self.path, lambda file: file.write(lines))
-        self.losses, self.tokens, self.since = [], 0, time.perf_counter()
+        self.steps, self.tokens, self.since = {}, 0, time.perf_counter()
 
     def write(self, event, step, **values):
         """Append {"event": event, "step": step, **values}; a run whose numbers are not finite ends here."""
@@ -40,18 +40,30 @@ class Log:
         told = (f"{name} {value:{',.0f' if value >= 1000 else '.4g'}}" for name, value in numbers.items())
         print(f"{event} {step}: " + ", ".join(told), flush=True)
 
+    def check(self):
+        """End the run if one of the steps since the last line had a loss or a gradient that is not finite."""
+        for step, values in self.steps.items():
+            for name, value in values.items():
+                if not value.isfinite():
+                    rate, seed = learning_rate(step - 1, self.config), self.config.seed
+                    raise BadInput(f"step {step}: {name} is {value:.3g} (learning rate {rate:.3g}, the batch "
+                                   f"of seed {seed}, step {step - 1}): lower --learning_rate; the last "
+                                   "checkpoint is from before")
+
     def step(self, step, norm, tokens, **losses):
         """Note a step's gradient norm and losses (tensors) and positions; sum up `log_interval` steps."""
-        self.losses.append(losses)
+        self.steps[step] = losses | {"gradient_norm": norm}
         self.tokens += tokens
         if step % self.config.log_interval == 0:
-            seconds, n = time.perf_counter() - self.since, len(self.losses)
-            means = {name: torch.stack([each[name] for each in self.losses]).mean().item() for name in losses}
+            self.check()
+            seconds, n = time.perf_counter() - self.since, len(self.steps)
+            means = {name: torch.stack([each[name] for each in self.steps.values()]).mean().item()
+                     for name in losses}
             self.write("step", step, **means, gradient_norm=norm.item(),
                        learning_rate=learning_rate(step - 1, self.config), ms=1000 * seconds / n,
                        tokens_per_second=self.tokens / seconds,
                        seconds_left=seconds / n * (self.config.steps - step))
-            self.losses, self.tokens, self.since = [], 0, time.perf_counter()
+            self.steps, self.tokens, self.since = {}, 0, time.perf_counter()
 
     def finish(self, began, measures):
         """Write the "final" record with the last `measures` of a run that `began` then; say what to do."""

@@ -3,7 +3,9 @@
 import argparse
 import inspect
 import math
+import os
 import re
+import signal
 import sys
 import time
 from dataclasses import dataclass, fields
@@ -87,6 +89,10 @@ def run_command(command, argv):
     """Call `command(argv)`. What the user can mend ends it with one line and exit status 2."""
     try:
         command(argv)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        print(f"error: out of memory ({str(error).splitlines()[0]}): lower --batch_size, --image_size or "
+              "--block_size, or raise --accumulate", file=sys.stderr)
+        sys.exit(2)
     except (BadInput, OSError) as error:
         # From a process that reads data, an error comes as the text of its traceback: the last line is the
         # message.
@@ -148,6 +154,29 @@ def finish_step(model, optimizer, config):
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
+
+
+class Interruption:
+    """Ctrl-C or SIGTERM: the first ends a run when it has taken its step and saved, a second one at once."""
+
+    def __init__(self):
+        self.number, self.process = 0, os.getpid()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.note)
+
+    def note(self, number, frame):
+        """Called by Python when a signal comes; processes that read the data go on until the run ends."""
+        if os.getpid() != self.process:
+            return
+        if self.number:
+            os._exit(128 + number)
+        self.number = number
+        os.write(2, b"stopping after this step; once more stops at once\n")
+
+    def leave(self, loop, folder):
+        """Say how to go on, and exit as a shell expects of what a signal ended."""
+        print(f"saved; go on with: python train.py {loop} --resume --out {folder}", flush=True)
+        sys.exit(128 + self.number)
 
 
 def save(path, checkpoint):
