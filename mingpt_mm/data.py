@@ -52,9 +52,12 @@ def read_row(line, where, folder):
     if split not in ("train", "val", "test"):
         raise BadInput(f'{where}: the split {split!r} is none of "train", "val", "test"')
     moves = kinds == ["video"]
-    fault = "empty" if file.is_file() and file.stat().st_size == 0 else "missing"
-    if fault == "empty" or not (file.is_file() or moves and file.is_dir()):
-        raise BadInput(f"{where}: the {'clip' if moves else 'picture'} {file} is {fault}")
+    try:
+        there = file.is_file() and file.stat().st_size > 0 or moves and file.is_dir()
+    except OSError as error:  # a name that cannot be one
+        raise BadInput(f"{where}: {error.strerror}: {str(file)[:80]!r}") from None
+    if not there:
+        raise BadInput(f"{where}: the {'clip' if moves else 'picture'} {file} is missing or empty")
     return Row(where, split, file, moves, captions)
 
 

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps, ImageSequence
 
 from mingpt_mm import BadInput
 
+LARGEST = 50_000_000  # pixels; a file of few bytes can claim any number
 UNTOLD = 100  # milliseconds that a frame is shown whose file says 0; browsers do the same
 
 
@@ -29,6 +30,8 @@ def open_with(read, path, kind):
     """`read` of the opened picture file at `path`; whatever it raises is told as what the user can mend."""
     try:
         with Image.open(path) as file:
+            if file.width * file.height > LARGEST:
+                raise ValueError(f"{file.width} x {file.height} pixels, more than {LARGEST:,}: make it smaller")
             return read(file)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such {kind}") from None

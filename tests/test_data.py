@@ -90,8 +90,8 @@ def test_rows_keep_their_split_or_every_tenth_is_held_out(folder):
     ('{"image": "images/1.png", "video": "images", "caption": "a"}', "captions.jsonl:3: names a picture and a clip"),
     ('{"video": ["images/1.png"], "caption": "a"}', "captions.jsonl:3: names no picture"),
     ('{"video": "images/none.gif", "caption": "a"}', r"captions.jsonl:3: the clip .*none.gif is missing"),
-    ('{"video": "images/zero", "caption": "a"}', r"captions.jsonl:3: the clip .*zero is empty"),
-    ('{"image": "images/zero", "caption": "a"}', r"captions.jsonl:3: the picture .*zero is empty"),
+    ('{"video": "images/zero", "caption": "a"}', r"captions.jsonl:3: the clip .*zero is missing or empty"),
+    ('{"image": "images/zero", "caption": "a"}', r"captions.jsonl:3: the picture .*zero is missing or empty"),
 ])
 def test_a_broken_line_is_named(folder, line, message):
     lines = (folder / "captions.jsonl").read_text().splitlines()
