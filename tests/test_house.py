@@ -19,19 +19,19 @@ ROOMS = {
     "alignment": (40, []),
     "gan": (150, ["alignment"]),
     "tokenizer": (50, []),
-    "images": (55, []),
+    "images": (60, []),
     "data": (190, ["tokenizer", "images"]),
     "castle": (150, []),
     "story": (90, ["castle"]),
-    "run": (155, ["pretrained"]),
-    "log": (50, ["pretrained", "run"]),
+    "run": (180, ["pretrained"]),
+    "log": (60, ["pretrained", "run"]),
     "draw": (85, ["pretrained", "data"]),
     "evaluate": (130, ["data", "multimodal", "alignment", "gan"]),
     "chat": (45, []),
     "prepare": (185, ["alignment", "castle", "data", "draw", "gan", "gpt", "multimodal", "run", "story", "tokenizer",
                       "vit"]),
 }
-INTERNALS, ALL = 470, 2180
+INTERNALS, ALL = 470, 2220
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENDMARKER}
@@ -70,7 +70,7 @@ def test_code_lines_are_counted_as_a_reader_would():
 def test_every_room_keeps_its_size():
     for name, (most, _) in ROOMS.items():
         assert SIZES[f"mingpt_mm/{name}.py"] <= most, name
-    assert SIZES["train.py"] <= 170 and SIZES["sample.py"] <= 155
+    assert SIZES["train.py"] <= 180 and SIZES["sample.py"] <= 155
     rooms = {f"mingpt_mm/{room}.py" for room in ROOMS}
     assert set(SIZES) == rooms | {"mingpt_mm/__init__.py", "train.py", "sample.py"}
 
