@@ -26,8 +26,8 @@ from mingpt_mm.log import Log
 from mingpt_mm.multimodal import caption_loss, text_loss
 from mingpt_mm.prepare import (make_gpt, prepare_model, prepare_multimodal, read_knowledge, teach_gan,
                                write_graph)
-from mingpt_mm.run import (FORMAT, Config, Interruption, begin_step, choose_device, finish_step, load_checkpoint,
-                           make_optimizer, run_command, save, start_run)
+from mingpt_mm.run import (FORMAT, Config, Interruption, begin_step, choose_device, finish_step,
+                           load_checkpoint, make_optimizer, run_command, save, start_run)
 from mingpt_mm.story import TWO_RELATIONS
 from mingpt_mm.tokenizer import pack_encoding
 

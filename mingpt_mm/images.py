@@ -31,7 +31,7 @@ def open_with(read, path, kind):
     try:
         with Image.open(path) as file:
             if file.width * file.height > LARGEST:
-                raise ValueError(f"{file.width} x {file.height} pixels, more than {LARGEST:,}: make it smaller")
+                raise ValueError(f"of {file.width} x {file.height} pixels, over {LARGEST:,}: make it smaller")
             return read(file)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such {kind}") from None
