@@ -31,9 +31,12 @@ from tests.bench.common import run, table
 FORMS = ("name", "context", "picture")
 
 
-def ask(model, encoding, pixels, probes):
-    """{form: [whether the answer to each probe is right]} for a picture (1, 3, S, S) of whom all `probes` ask."""
-    caption, = model.caption(pixels, encoding)
+def ask(model, encoding, pixels, probes, longest):
+    """{form: [whether the answer to each probe is right]} for a picture (1, 3, S, S) of whom all `probes` ask.
+
+    longest: the most tokens of a caption, lest an untrained model fill the context with it.
+    """
+    caption, = model.caption(pixels, encoding, max_new_tokens=longest)
     prefix, answers = model.embed(pixels), [probe["answer"] for probe in probes]
     questions = [probe["prompt"].removeprefix(probe["triple"][0] + " ") for probe in probes]
     by_name = [f"{caption.split(',')[0]} {question}" for question in questions]
@@ -60,7 +63,7 @@ def measure(folder, seed, portraits=5):
         shown = {"": [data.batch([i])[0] for i in own], "blank_": [data.blank]}
         for prefix, pictures in shown.items():
             for pixels in pictures:
-                for form, right in ask(model, encoding, torch.as_tensor(pixels), asked).items():
+                for form, right in ask(model, encoding, torch.as_tensor(pixels), asked, data.longest).items():
                     for probe, greedy in zip(asked, right):
                         shares[f"{prefix}{form}_{probe['group']}"].append(greedy)
     return {name: mean(right) for name, right in shares.items()}
