@@ -103,7 +103,7 @@ def test_sample_alone_shows_the_newest_run_on_its_validation_pictures(castle_run
     cwd, _ = castle_run
     lines = command(program="sample.py", cwd=cwd).stdout.splitlines()
     assert len(lines) == 6 and sum(line.endswith("(right)") for line in lines) >= 4
-    assert all(re.match(r"runs/castle-0-\w{8}/images/1000\d\.png: a \w+ \w+ ", line) for line in lines)
+    assert all(re.match(r"runs/scenes-0-\w{8}/images/1000\d\.png: a \w+ \w+ ", line) for line in lines)
 
 
 def test_clips_are_told_by_what_happens_in_them_and_not_without_the_order_of_their_frames():
