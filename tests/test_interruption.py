@@ -30,7 +30,8 @@ def elsewhere(tmp_path, monkeypatch):
 def send_after(number, argv, log, steps):
     """Start train.py, send it a signal after so many steps, and return its exit status and its output."""
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *argv], text=True, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=os.environ | {"OMP_NUM_THREADS": "1"})  # as many as the tests have themselves
     while process.poll() is None and not (log.exists() and f'"step", "step": {steps}' in log.read_text()):
         time.sleep(0.02)
     os.killpg(process.pid, number)  # as a terminal does: to those who read the data, too
