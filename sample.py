@@ -23,7 +23,7 @@ from mingpt_mm import BadInput
 from mingpt_mm.alignment import fill
 from mingpt_mm.castle import world_folder
 from mingpt_mm.chat import Chat
-from mingpt_mm.data import GROUPS, read_captions, read_probes
+from mingpt_mm.data import read_captions
 from mingpt_mm.evaluate import score
 from mingpt_mm.gan import GAN
 from mingpt_mm.gpt import GPT
@@ -31,6 +31,7 @@ from mingpt_mm.images import read_clip, read_image
 from mingpt_mm.multimodal import restore
 from mingpt_mm.run import choose_device, load_run, newest_run, parse, run_command
 from mingpt_mm.story import story_folder
+from mingpt_mm.text import GROUPS, read_probes
 from mingpt_mm.tokenizer import gpt2_encoding, unpack_encoding
 from mingpt_mm.vit import preprocess
 

@@ -14,22 +14,25 @@ The folder of the run gets last.pt, best.pt, log.jsonl and progress.png.
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from mingpt_mm import BadInput
-from mingpt_mm.data import Documents, read_ahead
+from mingpt_mm.data import read_ahead
 from mingpt_mm.draw import draw_captions, draw_story
 from mingpt_mm.evaluate import evaluate_captions, evaluate_text, judge, ranking, tell
+from mingpt_mm.gan import learn
 from mingpt_mm.log import Log
-from mingpt_mm.multimodal import caption_loss, text_loss
-from mingpt_mm.prepare import (make_gpt, prepare_model, prepare_multimodal, read_knowledge, teach_gan,
-                               write_graph)
-from mingpt_mm.run import (FORMAT, Config, Interruption, begin_step, choose_device, finish_step,
-                           load_checkpoint, make_optimizer, run_command, save, start_run)
+from mingpt_mm.multimodal import loss_sum
+from mingpt_mm.prepare import (make_gpt, prepare_gan, prepare_model, prepare_multimodal, read_knowledge,
+                               show_gan, write_graph)
+from mingpt_mm.run import (Config, begin_step, choose_device, finish_step, load_checkpoint, make_optimizer,
+                           run_command, save, start_run)
 from mingpt_mm.story import TWO_RELATIONS
-from mingpt_mm.tokenizer import pack_encoding
+from mingpt_mm.system import RANK, WORLD, Interruption, share, total
+from mingpt_mm.text import Documents
 
 
 @dataclass
@@ -91,21 +94,18 @@ def multimodal(argv):
     """The multimodal loop: pictures with captions, the loss on the captions, a step down its gradient."""
     config, folder, checkpoint, first, began = start_run(MultimodalConfig, argv, "multimodal")
     device, autocast = choose_device(config.device)
-    config, encoding, model, optimizer, data, val_data, texts = prepare_multimodal(config, checkpoint, device,
+    config, encoding, model, optimizer, data, val_data, state = prepare_multimodal(config, checkpoint, device,
                                                                                    autocast)
-    forward, stop = torch.compile(model) if config.compile else model, Interruption()
+    forward = share(torch.compile(model) if config.compile else model)
     batches = read_ahead(data, config, first, device)
     read = [read_ahead(Documents(text, encoding, config.block_size), config, first, device, stream)
-            for stream, text in enumerate(texts, 1)]
-    log = Log(folder, first, config)
+            for stream, text in enumerate(state["texts"], 1)]
+    log, stop = Log(folder, checkpoint, config), Interruption()
     for step in range(first, config.steps + 1):
-        if step % config.eval_interval == 0 or step == config.steps or stop.number:
+        if stop.asked() or step % config.eval_interval == 0 or step == config.steps:
             pause = time.perf_counter()
             log.check()
-            state = {"format": FORMAT, "loop": "multimodal", "config": asdict(config),
-                     "encoding": pack_encoding(encoding), "gpt": asdict(model.gpt.config),
-                     "vit": asdict(model.vit.config), "frames": model.frames, "model": model.state_dict(),
-                     "texts": texts, "step": step, "seconds": pause - began}
+            state |= {"step": step, "seconds": pause - began}
             if step > first or stop.number:  # saved before the evaluation, which might fail
                 save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
             if stop.number:
@@ -122,59 +122,81 @@ def multimodal(argv):
             break
 
         begin_step(optimizer, step, config)
-        batch, losses = next(batches), {"loss": 0}
-        count = (batch[2] >= 0).sum()  # the targets of all parts, whose losses add up to the batch's mean
-        for part in zip(*(tensor.chunk(config.accumulate) for tensor in batch)):
-            with autocast:
-                loss = caption_loss(forward, *part) / count
-            loss.backward()
-            losses["loss"] += loss.detach()
+        losses = {"loss": 0}
         for text in read:  # what the GPT has read before stays in the mix, or it would be forgotten
+            tokens, targets = next(text)  # (B, T)
             with autocast:
-                loss = text_loss(model.gpt, *next(text))
-            loss.backward()
+                loss = loss_sum(model.gpt(tokens), targets) / total((targets >= 0).sum())
+            (WORLD * loss).backward()
             losses["text_loss"] = losses.get("text_loss", 0) + loss.detach() / len(read)
+        batch = next(batches)
+        parts = list(zip(*(tensor.chunk(config.accumulate) for tensor in batch)))
+        count = total((batch[2] >= 0).sum())  # targets of all parts, whose losses add up to the batch's mean
+        for i, (pixels, tokens, targets) in enumerate(parts, 1):
+            forward.require_backward_grad_sync = i == len(parts)  # the processes meet once a step
+            with autocast:
+                loss = loss_sum(forward(pixels, tokens), targets) / count
+            (WORLD * loss).backward()  # of which `share` takes the mean
+            losses["loss"] += loss.detach()
         norm = finish_step(model, optimizer, config)
         log.step(step + 1, norm, len(batch[1]) * (config.prefix(model.frames) + batch[1].size(1)), **losses)
 
-    model.load_state_dict(load_checkpoint(folder / "best.pt")["model"])  # what sample.py will ask
-    with autocast:
-        measures, _ = evaluate_captions(model, val_data, encoding, config, device, blind=True)
-    log.finish(began, measures)
+    if RANK == 0:
+        model.load_state_dict(load_checkpoint(folder / "best.pt")["model"])  # what sample.py will ask
+        with autocast:
+            measures, _ = evaluate_captions(model, val_data, encoding, config, device, blind=True)
+        log.finish(began, measures)
+
+
+def teach_gan(config, gan, examples, confused, show, keep, stop):
+    """The first part of the adversarial loop: the GAN learns, for the arm "mle" by likelihood alone."""
+    game = config.gan_steps if config.synthetic == "gan" else 0
+    for measures in learn(gan, examples, confused, config.gan_warmup + config.gan_steps - game, game):
+        if gan.learned % 100 == 0:
+            show(measures)
+        if stop.asked() or gan.learned % config.eval_interval == 0:
+            keep(0)
 
 
 def adversarial(argv):
     """The adversarial loop: in each step an update on a batch of real text, and one on synthetic text."""
     config, folder, checkpoint, first, began = start_run(AdversarialConfig, argv, "adversarial")
     device, autocast = choose_device(config.device)
-    documents, val_documents, triples, probes, parse = read_knowledge(config)
-    config, encoding, gpt = prepare_model(config, checkpoint, documents, device, make_gpt)
+    documents, val_documents, triples, probes, parse, data = read_knowledge(config, checkpoint)
+    config, encoding, gpt, state = prepare_model(config, checkpoint, documents, device, make_gpt)
     optimizer = make_optimizer([(gpt, 1.0)], config, checkpoint)
-    log, stop = Log(folder, first, config), Interruption()
-    gan = teach_gan(config, checkpoint, documents, triples, log, parse)  # None in the arms without one
-    gan_seconds = checkpoint["gan_seconds"] if checkpoint else time.perf_counter() - began
+    gan, examples, confused = prepare_gan(config, checkpoint, documents, triples)  # None in arms without one
+    state |= {"loop": "adversarial", "data": data, "gan_seconds": checkpoint and checkpoint["gan_seconds"]}
+    log, stop = Log(folder, checkpoint, config), Interruption()
+
+    def keep(step):
+        """Save all that a resume needs, and end the run if it was asked to."""
+        save(folder / "last.pt", state | {"step": step, "seconds": time.perf_counter() - began,
+                                          "optimizer": optimizer.state_dict(), "gan": gan and gan.packed(),
+                                          "gan_step": gan.learned if gan else 0})
+        if stop.number:
+            stop.leave("adversarial", folder)
+
+    if examples:
+        show = partial(show_gan, config, gan, triples=triples, log=log, parse=parse)
+        teach_gan(config, gan, examples, confused, show, keep, stop)
+        state["gan_seconds"] = time.perf_counter() - began
     written = write_graph(config, gan, triples)
     second = documents if config.synthetic == "none" else [text for _, text in written]
     real, synthetic, val_data = (Documents(texts, encoding, config.block_size)
                                  for texts in (documents, second, val_documents))
     print(f"{sum(p.numel() for p in gpt.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
           f"{len(real):,} documents and {len(written):,} synthetic sentences to learn from", flush=True)
-    forward = torch.compile(gpt) if config.compile else gpt
+    forward = share(torch.compile(gpt) if config.compile else gpt)
     sources = {"loss": read_ahead(real, config, first, device),
                "synthetic_loss": read_ahead(synthetic, config, first, device, stream=1)}
     log.since = time.perf_counter()
     for step in range(first, config.steps + 1):
-        if step % config.eval_interval == 0 or step == config.steps or stop.number:
+        if stop.asked() or step % config.eval_interval == 0 or step == config.steps:
             pause = time.perf_counter()
             log.check()
-            state = {"format": FORMAT, "loop": "adversarial", "config": asdict(config),
-                     "encoding": pack_encoding(encoding), "gpt": asdict(gpt.config),
-                     "model": gpt.state_dict(), "gan": gan and gan.packed(), "gan_seconds": gan_seconds,
-                     "step": step, "seconds": pause - began}
             if step > first or stop.number:
-                save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
-            if stop.number:
-                stop.leave("adversarial", folder)
+                keep(step)
             with autocast:
                 measures = evaluate_text(gpt, encoding, val_data, probes, config, device)
             log.write("eval", step, **measures, seconds=time.perf_counter() - began)
@@ -188,18 +210,20 @@ def adversarial(argv):
         for name, source in sources.items():
             tokens, targets = next(source)  # (B, T)
             with autocast:
-                loss = text_loss(forward, tokens, targets)
-            loss.backward()
+                loss = loss_sum(forward(tokens), targets) / total((targets >= 0).sum())
+            (WORLD * loss).backward()
             norm = finish_step(gpt, optimizer, config)
             losses[name], positions = loss.detach(), positions + tokens.numel()
         log.step(step + 1, norm, positions, **losses)
 
-    with autocast:
-        measures |= ranking(gpt, encoding, probes)
-    measures |= judge(config, gan, written, triples, probes, parse)
-    measures |= {"perplexity": math.exp(measures["val_loss"]), "gan_seconds": gan_seconds}
-    tell(measures)
-    log.finish(began, measures)
+    if RANK == 0:
+        with autocast:
+            measures |= ranking(gpt, encoding, probes)
+        measures |= judge(config, gan, written, triples, probes, parse)
+        measures |= {"perplexity": math.exp(measures["val_loss"])}
+        measures |= {"gan_seconds": state["gan_seconds"]} if gan else {}
+        tell(measures)
+        log.finish(began, measures)
 
 
 LOOPS = {"multimodal": multimodal, "adversarial": adversarial}

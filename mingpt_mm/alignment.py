@@ -4,12 +4,16 @@ Distant Supervision for Relation Extraction without Labeled Data (Mintz et al., 
 both ends of a triple (head, relation, tail) is taken to state it. The names give way to slots, "[H] lives in
 the [T].", so that what is left is the wording alone. A sentence is a list of units: words and punctuation
 marks, each with the space before it.
+
+Letters: B sentences, L units a sentence, R relations.
 """
 
 import re
 import unicodedata
 from collections import defaultdict
 from itertools import permutations
+
+import torch
 
 HEAD, TAIL, OTHER = "[H]", "[T]", "[N]"  # slots for the two ends of the triple, and for any other name
 LONGEST = 30  # units of a sentence that is taken
@@ -18,15 +22,14 @@ WORD = "[\\w" + "".join(chr(i) for i in range(0x3100) if unicodedata.category(ch
 
 
 def read_sentences(documents, triples):
-    """The sentences of `documents`: lists of (unit, name), the name None unless one of `triples` has it.
+    """Yield the sentences of `documents`: lists of (unit, name), the name None if none of `triples` has it.
 
     Of names that overlap, the one that begins first is taken, then the longest; only whole words count.
     """
     names = sorted({name for head, _, tail in triples for name in (head, tail)}, key=len, reverse=True)
     pattern = rf" ?(?<!{WORD})(?P<name>{'|'.join(map(re.escape, names))})(?!{WORD})| ?{WORD}+| ?\S"
-    sentences = []
     for document in documents:
-        ended = True
+        sentences, ended = [], True
         for match in re.finditer(pattern, " " + " ".join(document.split())):
             if ended and match[0].startswith(" "):  # which "0.5" has not
                 sentences.append([(match[0][1:], match["name"])])
@@ -34,7 +37,7 @@ def read_sentences(documents, triples):
                 sentences[-1].append((match[0], match["name"]))
             mark = match[0].strip()
             ended = mark in (".", "!", "?") or ended and mark in ('"', "'", ")", "”", "’")
-    return sentences
+        yield from sentences
 
 
 def with_slots(sentence, head, tail):
@@ -64,3 +67,28 @@ def align(documents, triples):
                 for relation in relations[pair]:
                     examples[relation].append(with_slots(sentence, *pair))
     return dict(sorted(examples.items()))
+
+
+def confusions(triples, relations):
+    """(R, R): for each relation, how often each other one serves as the wrong one.
+
+    The more tails two relations share (the Jaccard index), the more a wrong one looks right; one that shares
+    none serves now and then.
+    """
+    tails = [{tail for _, r, tail in triples if r == relation} for relation in relations]
+    rows = [[len(a & b) / len(a | b) + 0.02 for b in tails] for a in tails]
+    return torch.tensor(rows).fill_diagonal_(0)
+
+
+class Examples:
+    """The `examples` of `align` as rows of units, to be drawn from."""
+
+    def __init__(self, gan, examples):
+        self.rows = gan.encode([sentence for relation in gan.relations for sentence in examples[relation]])
+        self.counts = torch.tensor([len(examples[relation]) for relation in gan.relations])  # (R,)
+        self.starts = self.counts.cumsum(0) - self.counts  # (R,)
+
+    def draw(self, relations, rng):
+        """For each of `relations` (B,) any of its sentences -> (B, L)"""
+        places = torch.rand(len(relations), generator=rng) * self.counts[relations]  # (B,)
+        return self.rows[self.starts[relations] + places.long()]

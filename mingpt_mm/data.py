@@ -1,16 +1,16 @@
-"""Readers of what a user brings, and batches as a pure function of (seed, step).
+"""Readers of captioned pictures and clips, and batches as a pure function of (seed, step).
 
 A batch depends on nothing but its arguments: not on the batches before it, not on how many processes read.
-That is what makes a run repeatable and a resumed run exact. All checks of files stand here and in images.py;
-behind these doors the data are what they claim to be.
+That is what makes a run repeatable and a resumed run exact. All checks of files stand here, in text.py and in
+images.py; behind these doors the data are what they claim to be.
 
 Letters: B batch, T tokens of the longest text in the batch, F frames of a clip.
 """
 
 import json
-import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,8 @@ from torch.utils.data import DataLoader
 
 from mingpt_mm import BadInput
 from mingpt_mm.images import read_clip, read_image
-
-GROUPS = ("stated", "graph_only", "neither")  # where a fact stands: in the text, only in the graph, nowhere
-IGNORE = -100  # the target of a padded position, which torch's cross entropy leaves out
+from mingpt_mm.system import RANK, WORLD
+from mingpt_mm.text import fingerprint, pad
 
 
 @dataclass
@@ -80,19 +79,10 @@ def read_captions(folder):
     return train, val
 
 
-def pad(texts, end):
-    """Texts (lists of tokens), each between two `end` tokens, as tokens and targets, both int64 (B, T).
-
-    Each target is the token that follows. Padding comes after the text, so the causal mask alone keeps it out
-    of sight; its targets are IGNORE.
-    """
-    T = 1 + max(map(len, texts))
-    tokens = np.full((len(texts), T), end)  # (B, T)
-    targets = np.full((len(texts), T), IGNORE)  # (B, T)
-    for row, text in enumerate(texts):
-        tokens[row, 1:1 + len(text)] = text
-        targets[row, :1 + len(text)] = [*text, end]
-    return tokens, targets
+def fingerprint_rows(splits):
+    """A string that tells these rows (see `read_captions`) from others, wherever they lie."""
+    return fingerprint([(row.file.name, row.file.is_file() and row.file.stat().st_size, row.captions)
+                        for row in chain(*splits)])
 
 
 class Captions:
@@ -148,107 +138,18 @@ class Captions:
             self.patches[batch] = look(np.stack([self.pixels(i) for i in batch]))
             self.cache.clear()
 
-    def batch(self, indices, rng=None):
+    def batch(self, indices, rng=None, mine=slice(None)):
         """The rows `indices` as pixels uint8 (B, 3, size, size) or, of clips, (B, F, 3, size, size), tokens
-        and targets (see `pad`).
+        and targets (see `pad`); only those at the places `mine`, if these are given.
 
         With `rng` each row takes any of its captions, without it the first.
         """
-        captions = [self.tokens[i][rng.integers(len(self.tokens[i])) if rng else 0] for i in indices]
+        captions = [self.tokens[i][rng.integers(len(self.tokens[i])) if rng else 0] for i in indices][mine]
+        indices = indices[mine]
         tokens, targets = pad(captions, self.end)  # (B, T)
         if self.patches is not None:
             return self.patches[indices], tokens, targets
         return np.stack([self.pixels(i) for i in indices]), tokens, targets
-
-
-def compose(text):
-    """`text` in Unicode's composed form, in which an accent is part of its letter."""
-    return unicodedata.normalize("NFC", text)
-
-
-def read_lines(file):
-    """The lines of the UTF-8 text `file`, composed."""
-    try:
-        return compose(Path(file).read_text(encoding="utf-8-sig")).split("\n")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{file}: not UTF-8 ({error}): save it as UTF-8") from None
-
-
-def read_documents(file):
-    """The documents of the text `file`, which blank lines separate, as (training, validation documents).
-
-    Every tenth is held out.
-    """
-    text = "\n".join(line.rstrip() for line in read_lines(file))
-    documents = [document.strip() for document in text.split("\n\n") if document.strip()]
-    if len(documents) < 10:
-        raise BadInput(f"{file}: {len(documents)} documents, but every tenth is held out: give ten at least, "
-                       "with blank lines between them")
-    return [document for i, document in enumerate(documents) if i % 10 != 9], documents[9::10]
-
-
-def read_triples(file):
-    """The knowledge graph `file`, a "head<TAB>relation<TAB>tail" each line, as triples without repetition."""
-    triples = []
-    for number, line in enumerate(read_lines(file), 1):
-        triple = tuple(" ".join(part.split()) for part in line.split("\t"))
-        if line.strip() and (len(triple) != 3 or not all(triple)):
-            raise BadInput(f"{file}:{number}: {line.strip()[:60]!r} is not head<TAB>relation<TAB>tail")
-        triples += [triple] if line.strip() else []
-    if not triples:
-        raise BadInput(f"{file}: an empty graph: write a head<TAB>relation<TAB>tail each line")
-    once = list(dict.fromkeys(triples))
-    questions = {(head, relation) for head, relation, _ in once}
-    if len(once) < len(triples):
-        print(f"{file}: {len(triples) - len(once)} lines repeat a triple and are left out")
-    if len(questions) < len(once):
-        print(f"{file}: {len(once) - len(questions)} triples contradict or add to another; all are kept")
-    return once
-
-
-def read_probe(line, where):
-    """One line of a file of probes; `where` names it for messages."""
-    keys = ("prompt", "answer", "group")
-    try:
-        row = json.loads(line)
-        head, relation, tail = map(compose, row["triple"])
-        probe = {key: compose(row[key]) for key in keys} | {"triple": [head, relation, tail]}
-    except (ValueError, KeyError, TypeError):
-        probe = {}
-    if probe.get("group") not in GROUPS or not all(map(str.strip, [probe["answer"], *probe["triple"]])):
-        raise BadInput(f'{where}: not {{"prompt": "Ada lives in", "answer": "Rome", "triple": ["Ada", '
-                       f'"lives in", "Rome"], "group": "{" or ".join(GROUPS)}"}}')
-    return probe
-
-
-def read_probes(file):
-    """The questions in `file`, an object each line: "prompt", "answer", "group" (see GROUPS) and "triple"."""
-    lines = enumerate(read_lines(file), 1)
-    probes = [read_probe(line, f"{file}:{number}") for number, line in lines if line.strip()]
-    if not probes:
-        raise BadInput(f"{file}: no probes in it")
-    return probes
-
-
-class Documents:
-    """Documents, tokenised; one that does not fit into the block is cut into pieces that do."""
-
-    def __init__(self, documents, encoding, block_size):
-        self.end, self.pieces, room = encoding.eot_token, [], max(1, block_size - 1)
-        for tokens in map(encoding.encode_ordinary, documents):
-            self.pieces += [(tokens[i:i + room], i + room < len(tokens)) for i in range(0, len(tokens), room)]
-
-    def __len__(self):
-        return len(self.pieces)
-
-    def batch(self, indices, rng=None):
-        """The pieces `indices` as tokens and targets, see `pad`; where a document was cut, none ends."""
-        pieces = [self.pieces[i] for i in indices]
-        tokens, targets = pad([piece for piece, _ in pieces], self.end)  # (B, T)
-        for row, (piece, cut) in zip(targets, pieces):
-            if cut:
-                row[len(piece)] = IGNORE
-        return tokens, targets
 
 
 @lru_cache(maxsize=4)
@@ -260,7 +161,7 @@ def permutation(n, seed, epoch):
 class Batches:
     """`batches[step]` is the batch of that step: `data` epoch after epoch, each in an order of its own.
 
-    Another `stream` (a number) has other orders.
+    Another `stream` (a number) has other orders. Of several processes each gets its own part of the batch.
     """
 
     def __init__(self, data, batch_size, seed, stream=0):
@@ -270,7 +171,7 @@ class Batches:
         places = range(step * self.batch_size, (step + 1) * self.batch_size)
         indices = [permutation(len(self.data), self.seed, place // len(self.data))[place % len(self.data)]
                    for place in places]
-        return self.data.batch(indices, np.random.default_rng([self.seed, step, 1]))
+        return self.data.batch(indices, np.random.default_rng([self.seed, step, 1]), slice(RANK, None, WORLD))
 
 
 def read_ahead(data, config, first, device, stream=0):
@@ -278,6 +179,8 @@ def read_ahead(data, config, first, device, stream=0):
 
     Pictures are read by `config.workers` processes; texts are in memory already.
     """
+    if config.batch_size < WORLD:
+        raise BadInput(f"--batch_size {config.batch_size}: not an example for each of {WORLD} processes")
     batches = Batches(data, config.batch_size, config.seed, stream)
     workers = config.workers if isinstance(data, Captions) else 0
     # An iterator draws a seed of its own when it begins: here, and not within a step.

@@ -5,8 +5,8 @@ import textwrap
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mingpt_mm.data import GROUPS
-from mingpt_mm.pretrained import write_file
+from mingpt_mm.system import RANK, write_file
+from mingpt_mm.text import GROUPS
 
 INK, GRID, RIGHT, WRONG = "#555555", "#dddddd", "#117733", "#cc2222"
 COLOURS = ("#7788aa", "#dd6600", "#332288")  # one a curve
@@ -79,7 +79,8 @@ def draw_progress(path, charts, samples=(), lines=()):
         for x, text, colour in line:
             draw.text((x, bottom), text, fill=colour, font=FONT)
         bottom += 20
-    write_file(path, lambda file: image.crop((0, 0, 960, bottom + 10)).save(file, "PNG"))
+    if RANK == 0:
+        write_file(path, lambda file: image.crop((0, 0, 960, bottom + 10)).save(file, "PNG"))
 
 
 def tile(pixels):

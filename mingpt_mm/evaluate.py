@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mingpt_mm.alignment import read_sentences, with_slots
-from mingpt_mm.data import IGNORE, pad
-from mingpt_mm.gan import confusions, corrupt
-from mingpt_mm.multimodal import caption_loss, text_loss
+from mingpt_mm.alignment import confusions, read_sentences, with_slots
+from mingpt_mm.gan import corrupt
+from mingpt_mm.multimodal import loss_sum
+from mingpt_mm.text import IGNORE, pad
 
 
 def other_order(frames, seed):
@@ -54,7 +54,7 @@ def evaluate_captions(model, data, encoding, config, device, blind=False):
     for start in range(0, len(rows), config.batch_size):
         indices = rows[start:start + config.batch_size]
         pixels, tokens, targets = (torch.as_tensor(array, device=device) for array in data.batch(indices))
-        loss += caption_loss(model, pixels, tokens, targets).item()
+        loss += loss_sum(model(pixels, tokens), targets).item()
         count += (targets >= 0).sum().item()
         arms = {"exact_match": pixels}
         if blind:
@@ -102,7 +102,7 @@ def evaluate_text(gpt, encoding, data, probes, config, device):
     for start in range(0, len(rows), config.batch_size):
         indices = rows[start:start + config.batch_size]
         tokens, targets = (torch.as_tensor(array, device=device) for array in data.batch(indices))  # (B, T)
-        loss += text_loss(gpt, tokens, targets, reduction="sum").item()
+        loss += loss_sum(gpt(tokens), targets).item()
         count += (targets != IGNORE).sum().item()
     known = score(gpt, encoding, [probe["prompt"] for probe in probes], [probe["answer"] for probe in probes])
     gpt.train()

@@ -19,6 +19,7 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim import Adam
 
 from mingpt_mm.alignment import HEAD, OTHER, TAIL
 
@@ -27,17 +28,6 @@ END = 0  # the unit that ends a sentence and fills its row
 HEADS, TAILS = torch.tensor([1, 4]), torch.tensor([2, 5])  # the units that stand for the head, and the tail
 MISMATCHED, CORRUPTED, LEASH = 10.0, 0.3, 0.05  # weights in the losses, explained where they are used
 GROUPS, GROUP = 9, 16  # relations in a batch of the game, and sentences of each
-
-
-def confusions(triples, relations):
-    """(R, R): for each relation, how often each other one serves as the wrong one.
-
-    The more tails two relations share (the Jaccard index), the more a wrong one looks right; one that shares
-    none serves now and then.
-    """
-    tails = [{tail for _, r, tail in triples if r == relation} for relation in relations]
-    rows = [[len(a & b) / len(a | b) + 0.02 for b in tails] for a in tails]
-    return torch.tensor(rows).fill_diagonal_(0)
 
 
 def corrupt(sentences, rng):
@@ -129,30 +119,42 @@ def generator_loss(log_probs, rewards):
 class GAN(nn.Module):
     """Generator and discriminator, with the table of `units`, the `relations` and the `length` they know."""
 
-    def __init__(self, units, relations, length):
+    def __init__(self, units, relations, length, seed=0):
         super().__init__()
         self.units, self.relations, self.length = units, relations, length
         self.generator = Generator(len(units), len(relations))
         self.discriminator = Discriminator(len(units), len(relations), length)
+        self.start = copy.deepcopy(self.generator)  # the generator after the warm-up
+        self.learned, self.rng = 0, torch.Generator().manual_seed(seed)  # steps, and the chance in them
+        little = 0.5, 0.99  # momentum in the game: the aim moves
+        self.optimizers = {"likelihood": Adam(self.generator.parameters(), 2e-3),
+                           "generator": Adam(self.generator.parameters(), 1.2e-3, little),
+                           "discriminator": Adam(self.discriminator.parameters(), 1e-3, little)}
 
     @classmethod
-    def from_examples(cls, examples):
-        """A new GAN for the `examples` of `align`."""
+    def from_examples(cls, examples, seed=0):
+        """A new GAN for the `examples` of `align`; `seed` is that of its learning."""
         sentences = [sentence for relation in examples.values() for sentence in relation]
         words = sorted({unit for sentence in sentences for unit in sentence} - set(UNITS))
-        return cls(UNITS + words, list(examples), 1 + max(map(len, sentences)))
+        return cls(UNITS + words, list(examples), 1 + max(map(len, sentences)), seed)
 
     @classmethod
     def from_checkpoint(cls, checkpoint):
-        """The GAN of a run's checkpoint (a dict, see train.py)."""
-        units, relations, length, state = checkpoint["gan"]
+        """The GAN of a run's checkpoint (a dict, see train.py), where it stood in its learning."""
+        units, relations, length, networks, optimizers, rng, learned = checkpoint["gan"]
         gan = cls(units, relations, length)
-        gan.load_state_dict(state)
+        gan.load_state_dict(networks)
+        for name, state in optimizers.items():
+            gan.optimizers[name].load_state_dict(state)
+        gan.rng.set_state(rng)
+        gan.learned = learned
         return gan
 
     def packed(self):
         """What a checkpoint keeps of it."""
-        return [self.units, self.relations, self.length, self.state_dict()]
+        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        return [self.units, self.relations, self.length, self.state_dict(), optimizers, self.rng.get_state(),
+                self.learned]
 
     def encode(self, sentences):
         """Sentences with slots -> (B, L), cut there; a unit that is not in the table becomes OTHER."""
@@ -180,20 +182,6 @@ class GAN(nn.Module):
         return [([self.units[i] for i in sentences[row] if i != END], scores[row].item()) for row in chosen]
 
 
-class Examples:
-    """The `examples` of `align` as rows of units, to be drawn from."""
-
-    def __init__(self, gan, examples):
-        self.rows = gan.encode([sentence for relation in gan.relations for sentence in examples[relation]])
-        self.counts = torch.tensor([len(examples[relation]) for relation in gan.relations])  # (R,)
-        self.starts = self.counts.cumsum(0) - self.counts  # (R,)
-
-    def draw(self, relations, rng):
-        """For each of `relations` (B,) any of its sentences -> (B, L)"""
-        places = torch.rand(len(relations), generator=rng) * self.counts[relations]  # (B,)
-        return self.rows[self.starts[relations] + places.long()]
-
-
 def update(optimizer, loss):
     """One step down the gradient of `loss`."""
     optimizer.zero_grad()
@@ -201,52 +189,59 @@ def update(optimizer, loss):
     optimizer.step()
 
 
-def warm_up(gan, examples, steps, rng):
-    """Train the generator by maximum likelihood, yielding what to log after each of the `steps`."""
-    optimizer = torch.optim.Adam(gan.generator.parameters(), 2e-3)
-    for _ in range(steps):
-        relations = torch.randint(len(gan.relations), (64,), generator=rng)  # (B,)
-        loss = -gan.generator.log_likelihood(relations, examples.draw(relations, rng)).mean()
-        update(optimizer, loss)
-        yield {"likelihood_loss": loss.item()}
+def imitate(gan, examples):
+    """A step of the warm-up, in which the generator learns by maximum likelihood; what to log of it."""
+    relations = torch.randint(len(gan.relations), (64,), generator=gan.rng)  # (B,)
+    loss = -gan.generator.log_likelihood(relations, examples.draw(relations, gan.rng)).mean()
+    update(gan.optimizers["likelihood"], loss)
+    return {"likelihood_loss": loss.item()}
 
 
-def play(gan, examples, confused, steps, rng):
-    """The adversarial game, after the warm-up, yielding what to log after each of the `steps`.
+def play(gan, examples, confused, alone):
+    """A step of the adversarial game; what to log of it. With `alone` the generator does not learn yet.
 
-    `confused` (R, R): see `confusions`. In the first tenth of the steps the discriminator learns alone. The
-    generator's reward is the score, on a leash (Sequence Tutor, Jaques et al., 2017, section 3): less LEASH
-    times log(p(sentence) / p(sentence) after the warm-up), which in the mean is the Kullback-Leibler
-    divergence from the generator of the warm-up. So it chooses among the wordings that it knew and keeps most
-    of them. The leash stands in for the gradient penalty that such games usually need, the squared norm of
-    the scores' gradient by the sentences (Which Training Methods for GANs do actually Converge?, Mescheder et
-    al., 2018, section 4.1); tests/bench/game.py has both.
+    `confused` (R, R): see `confusions`. The generator's reward is the score, on a leash (Sequence Tutor,
+    Jaques et al., 2017, section 3): less LEASH times log(p(sentence) / p(sentence) after the warm-up), which
+    in the mean is the Kullback-Leibler divergence from the generator of the warm-up. So it chooses among the
+    wordings that it knew and keeps most of them. The leash stands in for the gradient penalty that such games
+    usually need, the squared norm of the scores' gradient by the sentences (Which Training Methods for GANs
+    do actually Converge?, Mescheder et al., 2018, section 4.1); tests/bench/game.py has both.
     """
-    generator, discriminator, start = gan.generator, gan.discriminator, copy.deepcopy(gan.generator)
-    teach_generator, teach_discriminator = (
-        torch.optim.Adam(network.parameters(), rate, betas=(0.5, 0.99))  # little momentum: the aim moves
-        for network, rate in ((generator, 1.2e-3), (discriminator, 1e-3)))
-    for step in range(steps):
-        relations = torch.randperm(len(gan.relations), generator=rng)[:GROUPS]  # (GROUPS,)
-        relations = relations.repeat_interleave(GROUP)  # (B,)
-        real, fake = examples.draw(relations, rng), generator.sample(relations, gan.length, rng)  # (B, L)
-        scores = [discriminator(relations, sentences) for sentences in (real, fake)]
-        mismatched = torch.tensor(-torch.inf)  # one relation alone has no wrong one: nothing to pay
-        if len(gan.relations) > 1:
-            wrong = torch.multinomial(confused[relations], 1, generator=rng).squeeze(1)  # (B,)
-            mismatched = discriminator(wrong, real)  # (B,)
-        corrupted = discriminator(relations, corrupt(real, rng))  # (B,)
-        loss = discriminator_loss(*scores, mismatched, corrupted)
-        update(teach_discriminator, loss)
-        measures = {"discriminator_loss": loss.item()}
-        for name, score in zip(("believes_real", "believes_fake"), scores):  # a score above -log w: no noise
-            measures[name] = (MISMATCHED * score.exp() > 1).float().mean().item()
-        if step >= steps // 10:
-            log_probs = generator.log_likelihood(relations, fake)  # (B,)
-            with torch.no_grad():
-                leash = log_probs - start.log_likelihood(relations, fake)  # (B,)
-                rewards = discriminator(relations, fake) - LEASH * leash  # (B,)
-            loss = generator_loss(log_probs.view(-1, GROUP), rewards.view(-1, GROUP))
-            update(teach_generator, loss)
-            measures["generator_loss"] = loss.item()
+    generator, discriminator, rng = gan.generator, gan.discriminator, gan.rng
+    relations = torch.randperm(len(gan.relations), generator=rng)[:GROUPS]  # (GROUPS,)
+    relations = relations.repeat_interleave(GROUP)  # (B,)
+    real, fake = examples.draw(relations, rng), generator.sample(relations, gan.length, rng)  # (B, L)
+    scores = [discriminator(relations, sentences) for sentences in (real, fake)]
+    mismatched = torch.tensor(-torch.inf)  # one relation alone has no wrong one: nothing to pay
+    if len(gan.relations) > 1:
+        wrong = torch.multinomial(confused[relations], 1, generator=rng).squeeze(1)  # (B,)
+        mismatched = discriminator(wrong, real)  # (B,)
+    corrupted = discriminator(relations, corrupt(real, rng))  # (B,)
+    loss = discriminator_loss(*scores, mismatched, corrupted)
+    update(gan.optimizers["discriminator"], loss)
+    measures = {"discriminator_loss": loss.item()}
+    for name, score in zip(("believes_real", "believes_fake"), scores):  # a score above -log w: no noise
+        measures[name] = (MISMATCHED * score.exp() > 1).float().mean().item()
+    if not alone:
+        log_probs = generator.log_likelihood(relations, fake)  # (B,)
+        with torch.no_grad():
+            leash = log_probs - gan.start.log_likelihood(relations, fake)  # (B,)
+            rewards = discriminator(relations, fake) - LEASH * leash  # (B,)
+        loss = generator_loss(log_probs.view(-1, GROUP), rewards.view(-1, GROUP))
+        update(gan.optimizers["generator"], loss)
+        measures["generator_loss"] = loss.item()
+    return measures
+
+
+def learn(gan, examples, confused, warm_up, game):
+    """Teach `gan` in so many steps of the warm-up and then of the game, yielding what to log after each.
+
+    It goes on where the GAN stands, which carries everything that changes on the way.
+    """
+    for step in range(gan.learned, warm_up + game):
+        if step == warm_up:
+            gan.start.load_state_dict(gan.generator.state_dict())
+        measures = (imitate(gan, examples) if step < warm_up else
+                    play(gan, examples, confused, alone=step - warm_up < game // 10))
+        gan.learned = step + 1
         yield measures

@@ -7,26 +7,28 @@ import time
 import torch
 
 from mingpt_mm import BadInput
-from mingpt_mm.pretrained import write_file
 from mingpt_mm.run import learning_rate
+from mingpt_mm.system import RANK, WORLD, claim, total, write_file
 
 
 class Log:
-    """`log.jsonl`, an event a line, told on the screen too.
+    """`log.jsonl`, an event a line, told on the screen too; of several processes the first one has it.
 
-    A run that goes on after `first` steps forgets what came later, and evaluates there once more.
+    A run that goes on from a `checkpoint` forgets what came later, and evaluates there once more.
     """
 
-    def __init__(self, folder, first, config):
-        folder.mkdir(parents=True, exist_ok=bool(config.out or first))  # a numbered folder is nobody else's
+    def __init__(self, folder, checkpoint, config):
         self.path, self.config, self.events = folder / "log.jsonl", config, []
-        if first > 0 and self.path.exists():
-            lines = self.path.read_text().splitlines()
-            events = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be torn
-            until = {"gan": math.inf, "step": first + 1}
-            self.events = [event for event in events if event["step"] < until.get(event["event"], first)]
-        lines = "".join(json.dumps(event) + "\n" for event in self.events).encode()
-        write_file(self.path, lambda file: file.write(lines))
+        if RANK == 0:
+            self.lock = claim(folder, new=checkpoint is None)
+            if checkpoint and self.path.exists():
+                lines = self.path.read_text().splitlines()
+                events = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be torn
+                until = {"step": checkpoint["step"], "gan": checkpoint.get("gan_step", 0)}
+                self.events = [event for event in events
+                               if event["step"] <= until.get(event["event"], checkpoint["step"] - 1)]
+            lines = "".join(json.dumps(event) + "\n" for event in self.events).encode()
+            write_file(self.path, lambda file: file.write(lines))
         self.steps, self.tokens, self.since = {}, 0, time.perf_counter()
 
     def write(self, event, step, **values):
@@ -35,8 +37,13 @@ class Log:
         if not all(map(math.isfinite, numbers.values())):
             raise BadInput(f"step {step}: the loss is not finite any more: lower --learning_rate")
         self.events.append({"event": event, "step": step} | values)
-        with open(self.path, "a") as file:
-            file.write(json.dumps(self.events[-1]) + "\n")
+        if RANK == 0:
+            try:
+                with open(self.path, "a") as file:
+                    file.write(json.dumps(self.events[-1]) + "\n")
+            except OSError as error:
+                raise BadInput(f"{self.path}: cannot be written ({error.strerror}): make room, then go on "
+                               "with --resume") from error
         told = (f"{name} {value:{',.0f' if value >= 1000 else '.4g'}}" for name, value in numbers.items())
         print(f"{event} {step}: " + ", ".join(told), flush=True)
 
@@ -51,13 +58,16 @@ class Log:
                                    "checkpoint is from before")
 
     def step(self, step, norm, tokens, **losses):
-        """Note a step's gradient norm and losses (tensors) and positions; sum up `log_interval` steps."""
+        """Note a step's gradient norm and positions, and this process's part of its losses (tensors).
+
+        Every `log_interval` steps, write their means.
+        """
         self.steps[step] = losses | {"gradient_norm": norm}
-        self.tokens += tokens
+        self.tokens += WORLD * tokens
         if step % self.config.log_interval == 0:
             self.check()
             seconds, n = time.perf_counter() - self.since, len(self.steps)
-            means = {name: torch.stack([each[name] for each in self.steps.values()]).mean().item()
+            means = {name: total(torch.stack([each[name] for each in self.steps.values()]).mean()).item()
                      for name in losses}
             self.write("step", step, **means, gradient_norm=norm.item(),
                        learning_rate=learning_rate(step - 1, self.config), ms=1000 * seconds / n,

@@ -96,12 +96,6 @@ def restore(checkpoint):
     return model.eval()
 
 
-def caption_loss(model, pixels, tokens, targets):
-    """The cross entropy of all targets, summed: pixels (see `embed`), tokens and targets (B, T)."""
-    logits = model(pixels, tokens)  # (B, T, V)
+def loss_sum(logits, targets):
+    """The cross entropy, summed over all `targets` (B, T) but those of padding; logits (B, T, V)."""
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")  # skips -100
-
-
-def text_loss(gpt, tokens, targets, reduction="mean"):
-    """The cross entropy of all targets, their mean or sum: tokens and targets (B, T)."""
-    return F.cross_entropy(gpt(tokens).flatten(0, 1).float(), targets.flatten(), reduction=reduction)

@@ -2,25 +2,25 @@
 
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
 from mingpt_mm import BadInput
-from mingpt_mm.alignment import align, fill
+from mingpt_mm.alignment import Examples, align, confusions, fill
 from mingpt_mm.castle import WORLDS, world_folder
-from mingpt_mm.data import Captions, read_captions, read_documents, read_probes, read_triples
+from mingpt_mm.data import Captions, fingerprint_rows, read_captions
 from mingpt_mm.draw import draw_story
-from mingpt_mm.gan import GAN, Examples, confusions, play, warm_up
+from mingpt_mm.gan import GAN
 from mingpt_mm.gpt import GPT, GPTConfig
 from mingpt_mm.multimodal import MultimodalGPT, restore
-from mingpt_mm.run import kind_of, load_run, make_optimizer
+from mingpt_mm.run import FORMAT, kind_of, load_run, make_optimizer, same_data
 from mingpt_mm.story import make_parser, story_folder
-from mingpt_mm.tokenizer import gpt2_encoding, train_bpe, unpack_encoding
+from mingpt_mm.text import fingerprint, read_documents, read_probes, read_triples
+from mingpt_mm.tokenizer import gpt2_encoding, pack_encoding, train_bpe, unpack_encoding
 from mingpt_mm.vit import ViT, ViTConfig
 
 SYNTHETIC = ("gan", "mle", "templates", "linear", "none")
@@ -90,22 +90,24 @@ def make_multimodal(config, encoding, device, frames=0):
 
 
 def prepare_model(config, checkpoint, texts, device, make):
-    """(config, encoding, model) of the `checkpoint`, or new by `make` (see `make_gpt`), to be trained.
+    """(config, encoding, model, state) of the `checkpoint`, or new by `make` (see `make_gpt`), to be trained.
 
-    texts: what a new BPE is trained on.
+    texts: what a new BPE is trained on; state: what all checkpoints of the run have. Its tensors are the
+    model's own and change with it.
     """
     encoding = make_encoding(config, checkpoint, texts)
     torch.manual_seed(config.seed)
     model, config = (restore(checkpoint), config) if checkpoint else make(config, encoding, device)
     for parameter in model.parameters():  # they may be views of a released file
         parameter.data = parameter.data.contiguous()
-    return config, encoding, model.to(device).train()
+    model, gpt = model.to(device).train(), getattr(model, "gpt", model)
+    return config, encoding, model, {"format": FORMAT, "config": asdict(config), "model": model.state_dict(),
+                                     "encoding": pack_encoding(encoding), "gpt": asdict(gpt.config)}
 
 
-def read_knowledge(config):
-    """(training documents, held-out documents, triples, probes, parser): the user's, or the castle's.
-
-    The parser, see `story.make_parser`, is None for a user's.
+def read_knowledge(config, checkpoint=None):
+    """(training documents, held-out documents, triples, probes, parser, fingerprint): the user's, or the
+    castle's. The parser, see `story.make_parser`, is None for a user's.
     """
     if config.synthetic not in SYNTHETIC:
         raise BadInput(f"--synthetic {config.synthetic}: must be one of {', '.join(SYNTHETIC)}")
@@ -121,46 +123,47 @@ def read_knowledge(config):
     if not text:
         folder = story_folder(config.seed, config.two_relations)
         text, kg, probes = folder / "text.txt", folder / "kg.tsv", folder / "probes.jsonl"
-    return (*read_documents(text), read_triples(kg) if kg else [], read_probes(probes) if probes else [],
-            None if config.text else make_parser())
+    train, val = read_documents(text)
+    triples, questions = read_triples(kg) if kg else [], read_probes(probes) if probes else []
+    data = same_data(checkpoint, fingerprint(train.digest, triples, questions))
+    return train, val, triples, questions, None if config.text else make_parser(), data
 
 
-def teach_gan(config, checkpoint, documents, triples, log, parse):
-    """A GAN that learned from `documents` how `triples` are put into words, or that of the `checkpoint`.
-
-    None for the arms without one; for "mle" it learns by maximum likelihood in all its steps. parse: see
-    `draw_story`.
+def prepare_gan(config, checkpoint, documents, triples):
+    """(gan, examples, confusions): a GAN to learn from `documents` how `triples` are put into words, or that
+    of the `checkpoint`; and what it still learns from, see `gan.learn`. None for the arms without one.
     """
     if config.synthetic not in ("gan", "mle"):
-        return None
-    if checkpoint:
-        return GAN.from_checkpoint(checkpoint)
+        return None, None, None
+    if checkpoint and checkpoint["step"] > 0:  # it has learned
+        return GAN.from_checkpoint(checkpoint), None, None
     examples = align(documents, triples)
     if not examples:
         raise BadInput("no sentence of the text names the two ends of a triple, and nothing else of the "
                        "graph: are they about the same things? --synthetic templates needs no such sentence")
-    gan, rng = GAN.from_examples(examples), torch.Generator().manual_seed(config.seed)
-    rows, confused = Examples(gan, examples), confusions(triples, gan.relations)
+    gan = GAN.from_checkpoint(checkpoint) if checkpoint else GAN.from_examples(examples, config.seed)
+    rows = Examples(gan, examples)
     print(f"{len(rows.rows):,} examples of {len(gan.relations)} relations, {len(gan.units)} units")
     if len(gan.relations) == 1:
         print("one relation alone: there are no mismatched sentences to learn from")
-    game = config.gan_steps if config.synthetic == "gan" else 0  # for "mle" all steps are of the warm-up
-    phases = chain(warm_up(gan, rows, config.gan_warmup + config.gan_steps - game, rng),
-                   play(gan, rows, confused, game, rng))
-    first = {triple[1]: triple for triple in reversed(triples)}  # of each relation
-    for step, measures in enumerate(phases, 1):
-        if step % 100 == 0:
-            show = torch.Generator().manual_seed(config.seed)  # not the one that the learning draws from
-            written = [(score if "discriminator_loss" in measures else None, first[relation], units)
-                       for relation in gan.relations for units, score in gan.write(relation, 20, show)]
-            samples = [(score, triple, fill(units, triple[0], triple[2]))
-                       for score, triple, units in written[::max(1, math.ceil(len(written) / 3))]]
-            log.write("gan", step, **measures, sentences=samples,
-                      distinct_wordings=len({(triple[1], *units) for _, triple, units in written}))
-            for _, triple, text in samples:
-                print(f"    {triple[1]}: {text}")
-            draw_story(log.path.with_name("progress.png"), log, parse)
-    return gan
+    return gan, rows, confusions(triples, gan.relations)
+
+
+def show_gan(config, gan, measures, triples, log, parse):
+    """Log what a step of the GAN's learning measured, and sentences that it writes for the first of `triples`
+    of each relation. parse: see `draw_story`.
+    """
+    first = {triple[1]: triple for triple in reversed(triples)}
+    show = torch.Generator().manual_seed(config.seed)  # not the one that the learning draws from
+    written = [(score if "discriminator_loss" in measures else None, first[relation], units)
+               for relation in gan.relations for units, score in gan.write(relation, 20, show)]
+    samples = [(score, triple, fill(units, triple[0], triple[2]))
+               for score, triple, units in written[::max(1, math.ceil(len(written) / 3))]]
+    log.write("gan", gan.learned, **measures, sentences=samples,
+              distinct_wordings=len({(triple[1], *units) for _, triple, units in written}))
+    for _, triple, text in samples:
+        print(f"    {triple[1]}: {text}")
+    draw_story(log.path.with_name("progress.png"), log, parse)
 
 
 def write_graph(config, gan, triples):
@@ -199,14 +202,17 @@ def texts_before(config):
     if config.world == "portraits" and not before.text and before.seed != config.seed:
         raise BadInput(f"--seed {config.seed}: the story of {config.init} is of seed {before.seed}, with "
                        "other individuals: take the same seed")
-    documents, _, triples, _, _ = read_knowledge(before)
+    documents, _, triples, *_ = read_knowledge(before)
     written = write_graph(before, GAN.from_checkpoint(begun) if begun["gan"] else None, triples)
-    texts = documents, [text for _, text in written]
+    texts = list(documents), [text for _, text in written]
     return [text for text in texts if text and config.gpt_rate > 0]  # a frozen GPT forgets nothing
 
 
 def prepare_multimodal(config, checkpoint, device, autocast):
-    """(config, encoding, model, optimizer, training data, validation data, texts to keep in mind)"""
+    """(config, encoding, model, optimizer, training data, validation data, state)
+
+    state: see `prepare_model`; its "texts" are those to keep in mind.
+    """
     if not config.gpt_rate + config.vit_rate + config.connector_rate:
         raise BadInput("--gpt_rate, --vit_rate and --connector_rate: one must be more than 0")
     if config.world not in WORLDS or config.data and config.world != "scenes":
@@ -215,8 +221,10 @@ def prepare_multimodal(config, checkpoint, device, autocast):
     splits = read_captions(config.data or world_folder(config.seed, config.world))
     frames = config.frames if any(row.moves for split in splits for row in split) else 0
     captions = (caption for row in splits[0] for caption in row.captions)
-    config, encoding, model = prepare_model(config, checkpoint, captions, device,
-                                            partial(make_multimodal, frames=frames))
+    config, encoding, model, state = prepare_model(config, checkpoint, captions, device,
+                                                   partial(make_multimodal, frames=frames))
+    state |= {"loop": "multimodal", "vit": asdict(model.vit.config), "frames": frames, "texts": texts,
+              "data": same_data(checkpoint, fingerprint_rows(splits))}
     optimizer = make_optimizer([(model.gpt, config.gpt_rate), (model.vit, config.vit_rate),
                                 (model.connector, config.connector_rate)], config, checkpoint)
     room = config.block_size - config.prefix(frames)
@@ -229,4 +237,4 @@ def prepare_multimodal(config, checkpoint, device, autocast):
     kind = "clips" if frames else "pictures"
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
           f"{len(data[0]):,} {kind} to learn from and {len(data[1]):,} to be tested on", flush=True)
-    return config, encoding, model, optimizer, *data, texts
+    return config, encoding, model, optimizer, *data, state

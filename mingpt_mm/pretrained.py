@@ -22,25 +22,11 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from mingpt_mm import BadInput
+from mingpt_mm.system import write_file
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}
-
-
-def write_file(path, write):
-    """Have `write(file)` fill a temporary file, then move it to `path`: what was there stays until then."""
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        with open(draft, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
-        draft.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"{path}: cannot be written ({reason}); what was there stays") from error
 
 
 def fetch(url, path):

@@ -5,21 +5,22 @@ import inspect
 import math
 import os
 import re
-import signal
 import sys
 import time
 from dataclasses import dataclass, fields
 from itertools import count
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 
 from mingpt_mm import BadInput
-from mingpt_mm.pretrained import write_file
+from mingpt_mm.system import RANK, WORLD, join, lost, part, write_file
 
-FORMAT = 3  # of the checkpoints
+FORMAT = 4  # of the checkpoints
+# Options that a resumed run may have otherwise than before. Its data may lie elsewhere, but must be the same.
 MAY_CHANGE = ("resume", "out", "steps", "eval_interval", "eval_rows", "log_interval", "device", "compile",
-              "workers", "cache_mb")  # options that a resumed run may have otherwise than before
+              "workers", "cache_mb", "accumulate", "data", "text", "kg", "probes")
 
 SIZES = dict.fromkeys(("block_size", "n_layer", "n_head", "n_embd"), 0)
 
@@ -89,24 +90,37 @@ def run_command(command, argv):
     """Call `command(argv)`. What the user can mend ends it with one line and exit status 2."""
     try:
         command(argv)
+        part()
     except (torch.OutOfMemoryError, MemoryError) as error:
-        print(f"error: out of memory ({str(error).splitlines()[0]}): lower --batch_size, --image_size or "
-              "--block_size, or raise --accumulate", file=sys.stderr)
-        sys.exit(2)
+        line = (f"out of memory ({str(error).splitlines()[0]}): lower --batch_size, --image_size or "
+                "--block_size, or raise --accumulate")
     except (BadInput, OSError) as error:
         # From a process that reads data, an error comes as the text of its traceback: the last line is the
         # message.
         line = str(error).strip().splitlines()[-1].removeprefix("mingpt_mm.BadInput: ")
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+    except RuntimeError as error:
+        if not lost(error):
+            raise
+        line = "another process of this run has ended, its own error says why; --resume goes on from last.pt"
+    else:
+        return
+    print(f"error{f' in process {RANK}' if WORLD > 1 else ''}: {line}", file=sys.stderr)
+    sys.exit(2)
 
 
 def choose_device(name, quiet=False):
     """(device, autocast): the torch device `name`, or the best one for "auto", and its precision."""
-    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    apple = torch.backends.mps.is_available() and WORLD == 1
+    found = "cuda" if torch.cuda.is_available() else "mps" if apple else "cpu"
     if name not in ("auto", "cpu", found):
         raise BadInput(f"--device {name}: not here; this machine has " + " and ".join({"cpu": 1, found: 1}))
     device = torch.device(found if name == "auto" else name)
+    if device.type == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", 0))  # a GPU for each process on this machine
+        if local >= torch.cuda.device_count():
+            raise BadInput(f"--nproc_per_node: more than this machine's {torch.cuda.device_count()} GPUs")
+        torch.cuda.set_device(local)
+    join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(False)  # not emulated
     precision = "bfloat16" if bfloat16 else f"float32, {torch.get_num_threads()} threads"
     if not quiet:
@@ -143,7 +157,7 @@ def learning_rate(step, config):
 
 def begin_step(optimizer, step, config):
     """Make the learning rate and the dropout of this `step` what (seed, step) says, whatever came before."""
-    torch.manual_seed(hash((config.seed, step)))
+    torch.manual_seed(hash((config.seed, step)) + RANK)
     for group in optimizer.param_groups:
         group["lr"] = group["rate"] * learning_rate(step, config)
 
@@ -156,32 +170,10 @@ def finish_step(model, optimizer, config):
     return norm
 
 
-class Interruption:
-    """Ctrl-C or SIGTERM: the first ends a run when it has taken its step and saved, a second one at once."""
-
-    def __init__(self):
-        self.number, self.process = 0, os.getpid()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.note)
-
-    def note(self, number, frame):
-        """Called by Python when a signal comes; processes that read the data go on until the run ends."""
-        if os.getpid() != self.process:
-            return
-        if self.number:
-            os._exit(128 + number)
-        self.number = number
-        os.write(2, b"stopping after this step; once more stops at once\n")
-
-    def leave(self, loop, folder):
-        """Say how to go on, and exit as a shell expects of what a signal ended."""
-        print(f"saved; go on with: python train.py {loop} --resume --out {folder}", flush=True)
-        sys.exit(128 + self.number)
-
-
 def save(path, checkpoint):
-    """Save the dict `checkpoint` at `path`, whole or not at all."""
-    write_file(path, lambda file: torch.save(checkpoint, file))
+    """Save the dict `checkpoint` at `path`, whole or not at all; the first of several processes does."""
+    if RANK == 0:
+        write_file(path, lambda file: torch.save(checkpoint, file))
 
 
 def load_checkpoint(path):
@@ -189,6 +181,8 @@ def load_checkpoint(path):
     if not path.is_file():
         raise BadInput(f"{path}: no such file: is {path.parent} the folder of a run?")
     try:
+        if torn := ZipFile(path).testzip():  # torch.load looks at no checksum
+            raise ValueError(torn)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         found = checkpoint["format"]
     except Exception as error:  # a damaged file makes the reader raise nearly anything
@@ -216,6 +210,14 @@ def newest_run():
     if newest is None:
         raise BadInput("runs/: no run there yet: python train.py makes one")
     return newest.parent
+
+
+def same_data(checkpoint, found):
+    """`found` (see `text.fingerprint`), which must be what the `checkpoint` has, if there is one."""
+    if checkpoint and checkpoint["data"] != found:
+        raise BadInput("--resume: the data are not what they were when the run began: bring these back, or "
+                       "begin a new run")
+    return found
 
 
 def start_run(config_class, argv, name):

@@ -14,7 +14,7 @@ import sample
 import train
 from mingpt_mm import BadInput, prepare
 from mingpt_mm.alignment import align
-from mingpt_mm.data import read_probes
+from mingpt_mm.text import read_probes
 from mingpt_mm.draw import COLOURS, RIGHT, WRONG, draw_story
 from mingpt_mm.gan import GAN
 from mingpt_mm.evaluate import score
@@ -72,7 +72,7 @@ def test_a_run_tells_what_it_measured(gan_run):
 def test_the_picture_shows_true_sentences_in_green_and_false_ones_in_red(tmp_path):
     for text, present, absent in (("Ann loves Bob.", RIGHT, WRONG), ("Bob loves Ann.", WRONG, RIGHT)):
         event = {"event": "gan", "step": 100, "sentences": [[-1.5, ["Ann", "loves", "Bob"], text]]}
-        log = Log(tmp_path, 0, train.AdversarialConfig(out="here"))
+        log = Log(tmp_path, None, train.AdversarialConfig())
         log.events = [event, {"event": "eval", "step": 1, "val_loss": 1.0}]
         draw_story(tmp_path / "p.png", log, make_parser())
         pixels = {colour for _, colour in Image.open(tmp_path / "p.png").getcolors(2**20)}

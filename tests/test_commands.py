@@ -133,14 +133,14 @@ class Interrupt(Exception):
 
 def train_a_while(argv, steps):
     """Run train.py until it is interrupted in the step after so many."""
-    left, caption_loss = iter(range(steps)), train.caption_loss
+    left, loss_sum = iter(range(steps)), train.loss_sum
 
     def loss_for_a_while(*batch):
         if torch.is_grad_enabled() and next(left, None) is None:
             raise Interrupt
-        return caption_loss(*batch)
+        return loss_sum(*batch)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupt):
-        patch.setattr(train, "caption_loss", loss_for_a_while)
+        patch.setattr(train, "loss_sum", loss_for_a_while)
         train.main(argv)
 
 

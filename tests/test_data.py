@@ -14,9 +14,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mingpt_mm import BadInput
-from mingpt_mm.data import (IGNORE, Batches, Captions, Documents, read_captions, read_documents, read_probes,
-                            read_triples)
+from mingpt_mm.data import Batches, Captions, read_captions
 from mingpt_mm.images import read_clip, read_image
+from mingpt_mm.text import IGNORE, Documents, read_documents, read_probes, read_triples
 from mingpt_mm.tokenizer import train_bpe
 from mingpt_mm.vit import normalize, preprocess
 
@@ -227,8 +227,8 @@ def test_an_epoch_shows_every_row_once_and_no_two_are_alike(folder):
         def __len__(self):
             return 10
 
-        def batch(self, indices, rng):
-            return list(indices)
+        def batch(self, indices, rng, mine):
+            return list(indices[mine])
 
     batches = Batches(Rows(), 4, seed=0)
     places = [i for step in range(15) for i in batches[step]]  # six epochs, whose borders lie inside of batches
@@ -279,10 +279,10 @@ def test_documents_stand_between_blank_lines_and_every_tenth_is_held_out(tmp_pat
     for text in ("\n\n".join(texts), "\r\n \r\n\r\n".join(t.replace("\n", "\r\n") for t in texts) + "\r\n",
                  "\ufeff\n\n" + "\n\n\n\n".join(texts)):
         (tmp_path / "text.txt").write_bytes(text.encode())
-        assert read_documents(tmp_path / "text.txt") == (
+        assert tuple(map(list, read_documents(tmp_path / "text.txt"))) == (
             [t for i, t in enumerate(texts) if i % 10 != 9], [texts[9], texts[19]])
     (tmp_path / "text.txt").write_text("\n\n".join([decomposed] * 10), encoding="utf-8")
-    assert read_documents(tmp_path / "text.txt")[1] == [composed]
+    assert list(read_documents(tmp_path / "text.txt")[1]) == [composed]
 
 
 def test_a_graph_is_read_composed_trimmed_and_once_each(tmp_path, capsys):

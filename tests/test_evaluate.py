@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mingpt_mm.data import Documents
+from mingpt_mm.text import Documents
 from mingpt_mm.evaluate import (blind_arms, discriminator_accuracy, evaluate_text, in_order, judge, other_order,
                                 ranking, score)
 from mingpt_mm.gpt import GPT, GPTConfig

@@ -7,9 +7,9 @@ import torch
 
 import sample
 import train
-from mingpt_mm import multimodal
-from mingpt_mm.data import read_documents
+from mingpt_mm import multimodal, prepare
 from mingpt_mm.run import load_run, start_run
+from mingpt_mm.text import read_documents
 from mingpt_mm.tokenizer import unpack_encoding
 from tests.test_adversarial import TINY as STORY
 from tests.test_commands import refuse, train_a_while, weights
@@ -38,12 +38,13 @@ def test_a_run_begins_with_the_weights_the_sizes_and_the_encoding_of_the_one_tha
 
 def test_what_the_gpt_has_read_stays_in_the_mix(monkeypatch):
     encoding, seen = unpack_encoding(load_run(Path("story"))["encoding"]), set()
-    loss = train.text_loss
+    batch = train.Documents.batch
 
-    def spy(gpt, tokens, targets):
+    def spy(*arguments):
+        tokens, targets = batch(*arguments)
         seen.update(encoding.decode([token for token in row if token != encoding.eot_token]) for row in tokens.tolist())
-        return loss(gpt, tokens, targets)
-    monkeypatch.setattr(train, "text_loss", spy)
+        return tokens, targets
+    monkeypatch.setattr(train.Documents, "batch", spy)
     train.main([*PORTRAITS, "--out", "mixed"])
     file = next(Path("runs").glob("story-0-*")) / "text.txt"
     assert len(seen & set(read_documents(file)[0])) >= 15  # of 48; many of the others are cut
@@ -52,13 +53,13 @@ def test_what_the_gpt_has_read_stays_in_the_mix(monkeypatch):
 
 def test_the_text_changes_the_gpt_and_a_resumed_run_ends_bit_for_bit():
     train.main([*PORTRAITS, "--out", "whole"])
-    train_a_while([*PORTRAITS, "--out", "cut"], 9)
+    train_a_while([*PORTRAITS, "--out", "cut"], 9 * 3)  # a batch of portraits a step, and two of text
     Path("story").rename("away")  # a run has what it needs
     train.main(["--resume", "--out", "cut"])
     Path("away").rename("story")
     assert weights("whole") == weights("cut")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "text_loss", lambda gpt, tokens, targets: 0 * gpt(tokens).sum())
+        patch.setattr(prepare, "texts_before", lambda config: [])
         train.main([*PORTRAITS, "--out", "forgetful"])
     assert weights("forgetful") != weights("whole")
 

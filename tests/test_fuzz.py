@@ -17,10 +17,11 @@ from PIL import Image
 import sample
 import train
 from mingpt_mm import BadInput
-from mingpt_mm.data import read_captions, read_documents, read_probes, read_triples
+from mingpt_mm.data import read_captions
 from mingpt_mm.gpt import GPT, GPTConfig
 from mingpt_mm.images import read_clip, read_image
 from mingpt_mm.run import FORMAT, load_checkpoint, parse, save
+from mingpt_mm.text import read_documents, read_probes, read_triples
 
 TRIES = 2000
 VALUES = [None, True, False, 0, -1, 1e400, float("nan"), 2**70, "", " ", "a", "\0", "\ud800", "é" * 300, "../" * 20, "/",

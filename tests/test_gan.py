@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from mingpt_mm import gan as module
-from mingpt_mm.alignment import HEAD, LONGEST, OTHER, TAIL, align, fill, read_sentences, with_slots
-from mingpt_mm.gan import (END, GAN, LEASH, UNITS, Examples, Generator, confusions, corrupt, discriminator_loss,
-                           generator_loss, play, warm_up)
+from mingpt_mm.alignment import (HEAD, LONGEST, OTHER, TAIL, Examples, align, confusions, fill, read_sentences,
+                                 with_slots)
+from mingpt_mm.gan import (END, GAN, LEASH, UNITS, Generator, corrupt, discriminator_loss, generator_loss,
+                           learn)
 
 NAMES = ["York", "New York", "New York City", "Ann", "Anna", "C++", "A.B. (x)*", "[H]", "[T]", "[N]", "$1|2",
          r"\1\g<name>", "St. Kitts", "0.5", "Zoë", "Łódź", "Москва", "東京", "O'Neil"]
@@ -228,7 +229,7 @@ OTHER_ONE = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # the confusions of two rela
 
 def new_gan(examples, seed=0):
     torch.manual_seed(seed)
-    return GAN.from_examples(examples)
+    return GAN.from_examples(examples, seed)
 
 
 def run(steps):
@@ -249,7 +250,7 @@ def likelihoods(gan, table):
 def warm():
     """A GAN after the warm-up on the two sentences, and its last measures; whoever trains it takes a copy."""
     gan = new_gan(TWO)
-    return gan, run(warm_up(gan, Examples(gan, TWO), 150, chance()))
+    return gan, run(learn(gan, Examples(gan, TWO), OTHER_ONE, 150, 0))
 
 
 def test_the_likelihood_loss_falls_to_the_entropy_of_the_data(warm):
@@ -289,7 +290,7 @@ def test_in_the_first_tenth_the_discriminator_learns_its_optimum_alone(warm, mon
     gan, scores = copy.deepcopy(warm[0]), []
     before = copy.deepcopy(gan.generator.state_dict())
     data = {"found": PAIR, "lost": [PAIR[0]] * 7 + [PAIR[1]]}  # not what the generator has learnt
-    game = play(gan, Examples(gan, data), OTHER_ONE, 2000, chance())
+    game = learn(gan, Examples(gan, data), OTHER_ONE, 150, 2000)
     for _ in range(200):
         assert "generator_loss" not in next(game)
         with torch.no_grad():
@@ -320,7 +321,8 @@ def test_the_leash_holds_the_generator_where_reward_and_divergence_balance(warm)
     gan = copy.deepcopy(warm[0])
     start, ps, believed = likelihoods(gan, PAIR), [], []
     gan.discriminator = Critic(better=LEASH * math.log(3))
-    for measures in play(gan, Examples(gan, TWO), OTHER_ONE, 150, chance()):
+    gan.optimizers["discriminator"] = torch.optim.Adam(gan.discriminator.parameters())
+    for measures in learn(gan, Examples(gan, TWO), OTHER_ONE, 150, 150):
         ps.append(likelihoods(gan, PAIR))
         believed.append([measures["believes_real"], measures["believes_fake"]])
     p = torch.stack(ps[75:])  # (75, 2, 2), of which the mean as small groups shake it
@@ -340,10 +342,9 @@ NOISY = {relation: list(map(units, 2 * right + NOISE)) for relation, right in RI
 
 def faithfulness(seed):
     """The share of right sentences in all that the generator writes, after warm-up and after the game."""
-    gan, rng = new_gan(NOISY, seed), chance(seed)
-    examples, shares = Examples(gan, NOISY), []
-    for steps in (warm_up(gan, examples, 120, rng), play(gan, examples, 1 - torch.eye(3), 200, rng)):
-        run(steps)
+    gan, shares = new_gan(NOISY, seed), []
+    for game in (0, 200):
+        run(learn(gan, Examples(gan, NOISY), 1 - torch.eye(3), 120, game))
         p = [likelihoods(gan, list(map(units, right)))[i].sum() for i, right in enumerate(RIGHT.values())]
         shares.append(sum(p).item() / 3)
     return shares
@@ -359,12 +360,10 @@ def test_mismatched_sentences_are_what_teaches_the_generator_to_leave_out_the_no
 
 def test_same_seed_same_sentences():
     def written(seed, noise=0):
-        gan, rng = new_gan(TWO, seed), chance(seed)
+        gan = new_gan(TWO, seed)
         torch.manual_seed(noise)  # after the initial weights nothing hangs on it
-        examples = Examples(gan, TWO)
-        run(warm_up(gan, examples, 20, rng))
-        run(play(gan, examples, OTHER_ONE, 20, rng))
-        return gan.write("lost", 20, rng)
+        run(learn(gan, Examples(gan, TWO), OTHER_ONE, 20, 20))
+        return gan.write("lost", 20, gan.rng)
     first = written(1)
     assert len(first) > 3 and first == written(1, noise=5) != written(2)
 

@@ -11,27 +11,29 @@ ROOT = Path(__file__).parent.parent
 
 # Bottom up: each room with the most code lines that it may have, and the rooms that it may import.
 ROOMS = {
+    "system": (75, []),
     "transformer": (70, []),
-    "pretrained": (185, []),
+    "pretrained": (185, ["system"]),
     "gpt": (115, ["transformer", "pretrained"]),
     "vit": (85, ["transformer", "pretrained"]),
     "multimodal": (60, ["transformer", "gpt", "vit"]),
-    "alignment": (40, []),
+    "alignment": (50, []),
     "gan": (150, ["alignment"]),
     "tokenizer": (50, []),
+    "text": (125, ["system", "tokenizer"]),
     "images": (60, []),
-    "data": (190, ["tokenizer", "images"]),
+    "data": (125, ["system", "text", "images"]),
     "castle": (150, []),
     "story": (90, ["castle"]),
-    "run": (180, ["pretrained"]),
-    "log": (60, ["pretrained", "run"]),
-    "draw": (85, ["pretrained", "data"]),
-    "evaluate": (130, ["data", "multimodal", "alignment", "gan"]),
+    "run": (180, ["system"]),
+    "log": (65, ["system", "run"]),
+    "draw": (90, ["system", "text"]),
+    "evaluate": (130, ["text", "multimodal", "alignment", "gan"]),
     "chat": (45, []),
-    "prepare": (185, ["alignment", "castle", "data", "draw", "gan", "gpt", "multimodal", "run", "story", "tokenizer",
-                      "vit"]),
+    "prepare": (190, ["alignment", "castle", "data", "draw", "gan", "gpt", "multimodal", "run", "story", "text",
+                      "tokenizer", "vit"]),
 }
-INTERNALS, ALL = 470, 2220
+INTERNALS, ALL = 470, 2400
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENDMARKER}
@@ -70,7 +72,7 @@ def test_code_lines_are_counted_as_a_reader_would():
 def test_every_room_keeps_its_size():
     for name, (most, _) in ROOMS.items():
         assert SIZES[f"mingpt_mm/{name}.py"] <= most, name
-    assert SIZES["train.py"] <= 180 and SIZES["sample.py"] <= 155
+    assert SIZES["train.py"] <= 195 and SIZES["sample.py"] <= 155
     rooms = {f"mingpt_mm/{room}.py" for room in ROOMS}
     assert set(SIZES) == rooms | {"mingpt_mm/__init__.py", "train.py", "sample.py"}
 

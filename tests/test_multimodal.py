@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mingpt_mm.gpt import GPT, GPTConfig
-from mingpt_mm.multimodal import MultimodalGPT, caption_loss, pool
+from mingpt_mm.multimodal import MultimodalGPT, loss_sum, pool
 from mingpt_mm.tokenizer import train_bpe
 from mingpt_mm.vit import ViT, ViTConfig, normalize
 
@@ -48,8 +48,8 @@ def gradients(model, *batch, parts=1):
     """The gradient of the mean loss of a batch, computed in so many parts."""
     model.zero_grad()
     count = (batch[2] >= 0).sum()
-    for part in zip(*(tensor.chunk(parts) for tensor in batch)):
-        (caption_loss(model, *part) / count).backward()
+    for pixels, tokens, targets in zip(*(tensor.chunk(parts) for tensor in batch)):
+        (loss_sum(model(pixels, tokens), targets) / count).backward()
     return [parameter.grad.clone() for parameter in model.parameters()]
 
 
@@ -75,7 +75,7 @@ def test_one_batch_of_pictures_can_be_overfitted(model):
     tokens[:] = tokens[0]  # the same words before each target: only the picture can tell them apart
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(300):
-        loss = caption_loss(model, pixels, tokens, targets) / targets.numel()
+        loss = loss_sum(model(pixels, tokens), targets) / targets.numel()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

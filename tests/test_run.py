@@ -13,9 +13,9 @@ from torch import nn
 from mingpt_mm import BadInput
 from mingpt_mm.draw import draw_progress
 from mingpt_mm.log import Log
-from mingpt_mm.pretrained import write_file
 from mingpt_mm.run import (FORMAT, Config, learning_rate, load_checkpoint, make_optimizer, parse, save,
                            start_run)
+from mingpt_mm.system import write_file
 
 
 @dataclass
@@ -137,11 +137,11 @@ def test_runs_are_numbered_and_no_run_is_overwritten(tmp_path, monkeypatch):
 
 
 def test_the_log_of_a_resumed_run_forgets_what_came_later(tmp_path):
-    log = Log(tmp_path, 0, Config(out="here"))
+    log = Log(tmp_path, None, Config())
     for step in (10, 20, 30):
         log.write("step", step, loss=1 / step)
         log.write("eval", step, val_loss=2 / step)
-    log = Log(tmp_path, 20, Config())  # a checkpoint is saved before the evaluation, so that is made again
+    log = Log(tmp_path, {"step": 20}, Config())  # a checkpoint is saved before the evaluation, so that is made again
     log.write("eval", 20, val_loss=0.5)
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(e["event"], e["step"]) for e in events] == [("step", 10), ("eval", 10), ("step", 20), ("eval", 20)]

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from mingpt_mm import story
-from mingpt_mm.data import read_documents, read_probes, read_triples
+from mingpt_mm.text import read_documents, read_probes, read_triples
 from mingpt_mm.story import make_parser, story_folder, write_story
 from mingpt_mm.tokenizer import gpt2_encoding
 
@@ -18,7 +18,7 @@ def files(request, tmp_path_factory):
     """(documents, triples, probes) of a story, as the readers give them."""
     folder = story_folder(request.param, root=tmp_path_factory.mktemp("story"))
     train, held_out = read_documents(folder / "text.txt")
-    return train + held_out, read_triples(folder / "kg.tsv"), read_probes(folder / "probes.jsonl")
+    return [*train, *held_out], read_triples(folder / "kg.tsv"), read_probes(folder / "probes.jsonl")
 
 
 def sentences(documents):

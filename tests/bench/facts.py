@@ -20,7 +20,8 @@ from statistics import mean
 import torch
 
 from mingpt_mm.castle import world_folder
-from mingpt_mm.data import Captions, read_captions, read_probes
+from mingpt_mm.data import Captions, read_captions
+from mingpt_mm.text import read_probes
 from mingpt_mm.evaluate import score
 from mingpt_mm.multimodal import restore
 from mingpt_mm.run import load_run

@@ -17,9 +17,9 @@ from statistics import mean
 import torch
 
 from mingpt_mm import gan as module
-from mingpt_mm.alignment import align, fill
-from mingpt_mm.data import read_documents, read_triples
-from mingpt_mm.gan import GAN, Examples, confusions, play, warm_up
+from mingpt_mm.alignment import Examples, align, confusions, fill
+from mingpt_mm.text import read_documents, read_triples
+from mingpt_mm.gan import GAN, learn
 from mingpt_mm.story import make_parser, write_story
 
 DEFAULTS = {"MISMATCHED": module.MISMATCHED, "CORRUPTED": module.CORRUPTED, "LEASH": module.LEASH, "warmup": 1000,
@@ -55,17 +55,17 @@ def train(documents, triples, options, seed):
     for name in ("MISMATCHED", "CORRUPTED", "LEASH"):
         setattr(module, name, options[name])
     torch.manual_seed(seed)
-    examples, rng = align(documents, triples), torch.Generator().manual_seed(seed)
-    gan = GAN.from_examples(examples)
+    examples = align(documents, triples)
+    gan = GAN.from_examples(examples, seed)
     rows, confused = Examples(gan, examples), confusions(triples, gan.relations)
     if options["uniform"]:
         confused = torch.ones_like(confused).fill_diagonal_(0)
-    for _ in warm_up(gan, rows, options["warmup"], rng):
+    for _ in learn(gan, rows, confused, options["warmup"], 0):
         pass
     plain = module.discriminator_loss
     if options["penalty"]:
         module.discriminator_loss = penalised(gan, options["penalty"])
-    for _ in play(gan, rows, confused, options["steps"], rng):
+    for _ in learn(gan, rows, confused, options["warmup"], options["steps"]):
         pass
     module.discriminator_loss = plain
     return gan

@@ -12,7 +12,7 @@ import argparse
 import torch
 
 from mingpt_mm.gpt import GPT, GPTConfig
-from mingpt_mm.multimodal import MultimodalGPT, caption_loss
+from mingpt_mm.multimodal import MultimodalGPT, loss_sum
 from mingpt_mm.vit import ViT, ViTConfig
 
 GPTS = {"gpt2": GPTConfig(), "gpt2-medium": GPTConfig(n_layer=24, n_head=16, n_embd=1024)}
@@ -35,7 +35,7 @@ def saved_bytes(model, tokens):
     pixels = torch.randint(256, (1, 3, 224, 224), dtype=torch.uint8)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), \
             torch.autocast("cpu", torch.bfloat16):
-        caption_loss(model, pixels, words, words)
+        loss_sum(model(pixels, words), words)
     return sum(saved.values())
 
 

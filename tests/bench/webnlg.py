@@ -20,8 +20,8 @@ from statistics import mean
 import sacrebleu
 import torch
 
-from mingpt_mm.alignment import align, fill
-from mingpt_mm.gan import GAN, Examples, confusions, play, warm_up
+from mingpt_mm.alignment import Examples, align, confusions, fill
+from mingpt_mm.gan import GAN, learn
 
 
 def read(split):
@@ -76,13 +76,11 @@ def main():
     for seed in range(config.seeds):
         for game in (False, True):
             torch.manual_seed(seed)
-            gan, rng = GAN.from_examples(examples), torch.Generator().manual_seed(seed)
-            bank = Examples(gan, examples)
-            for _ in warm_up(gan, bank, config.warmup + (0 if game else config.steps), rng):
+            gan = GAN.from_examples(examples, seed)
+            steps = (config.warmup, config.steps) if game else (config.warmup + config.steps, 0)
+            for _ in learn(gan, Examples(gan, examples), confusions(triples, gan.relations), *steps):
                 pass
             if game:
-                for _ in play(gan, bank, confusions(triples, gan.relations), config.steps, rng):
-                    pass
                 results["GAN, any of 4"].append(judge(gan, rows, False, seed))
                 results["GAN, best of 4"].append(judge(gan, rows, True, seed))
             else:

@@ -1,0 +1,120 @@
+"""What surrounds a run: files that are whole or not there, signals, and the processes that share the work.
+
+`torchrun --nproc_per_node=N train.py ...` starts N processes with a model each. A step's batch is cut into N
+parts; DistributedDataParallel (PyTorch Distributed, Li et al., 2020) makes the gradient of each the mean of
+all, so all follow the same one and stay the same. The first process alone speaks and writes.
+"""
+
+import os
+import signal
+import sys
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from mingpt_mm import BadInput
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not kept apart there
+    fcntl = None
+
+RANK = int(os.environ.get("RANK", 0))  # which of the processes this is,
+WORLD = int(os.environ.get("WORLD_SIZE", 1))  # of how many
+
+
+def write_file(path, write):
+    """Have `write(file)` fill a temporary file, then move it to `path`: what was there stays until then."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(draft, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
+        draft.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"{path}: cannot be written ({reason}); what was there stays") from error
+
+
+def claim(folder, new):
+    """Make `folder` for a `new` run, or take over that of an old one and remove what was left half written.
+
+    Other processes are kept out as long as the returned file is open.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, taken = open(folder / ".lock", "w"), False
+    try:
+        if fcntl:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        taken = True
+    if taken or new and (folder / "last.pt").exists():
+        raise BadInput(f"--out {folder}: another run is at work there: let it end, or name another folder")
+    for draft in folder.glob("*.tmp"):
+        draft.unlink()
+    return lock
+
+
+class Interruption:
+    """Ctrl-C or SIGTERM: the first ends a run when it has taken its step and saved, a second one at once."""
+
+    def __init__(self):
+        self.number, self.process = 0, os.getpid()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.note)
+
+    def note(self, number, frame):
+        """Called by Python when a signal comes; processes that read the data go on until the run ends."""
+        if os.getpid() != self.process:
+            return
+        if self.number:
+            os._exit(128 + number)
+        self.number = number
+        os.write(2, b"stopping after this step; once more stops at once\n")
+
+    def asked(self):
+        """The number of the signal that any of the processes got, or 0. All of them must ask together."""
+        if WORLD > 1:
+            number = torch.tensor(self.number)
+            distributed.all_reduce(number, distributed.ReduceOp.MAX)
+            self.number = number.item()
+        return self.number
+
+    def leave(self, loop, folder):
+        """Say how to go on, and exit as a shell expects of what a signal ended."""
+        print(f"saved; go on with: python train.py {loop} --resume --out {folder}", flush=True)
+        sys.exit(128 + self.number)
+
+
+def join(backend):
+    """Meet the other processes, if there are any, and be silent unless this is the first."""
+    if WORLD > 1:
+        distributed.init_process_group(backend)
+    if RANK:
+        sys.stdout = open(os.devnull, "w")
+
+
+def part():
+    """Leave the other processes, in good order."""
+    if WORLD > 1:
+        distributed.destroy_process_group()
+
+
+def lost(error):
+    """Whether `error` (a RuntimeError) says that another process cannot be reached."""
+    return WORLD > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
+
+
+def share(model):
+    """`model`, whose backward pass ends with the mean of all processes' gradients."""
+    return DistributedDataParallel(model) if WORLD > 1 else model
+
+
+def total(tensor):
+    """The sum of what all processes have in `tensor`."""
+    if WORLD > 1:
+        distributed.all_reduce(tensor)
+    return tensor
