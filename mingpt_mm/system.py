@@ -35,7 +35,7 @@ def write_file(path, write):
         os.replace(draft, path)
     except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
         draft.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or "is the disk full?"
         raise BadInput(f"{path}: cannot be written ({reason}); what was there stays") from error
 
 
