@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from mingpt_mm import BadInput
 from mingpt_mm.data import Batches, Captions, read_captions
 from mingpt_mm.images import read_clip, read_image
-from mingpt_mm.text import IGNORE, Documents, read_documents, read_probes, read_triples
+from mingpt_mm.text import IGNORE
 from mingpt_mm.tokenizer import train_bpe
 from mingpt_mm.vit import normalize, preprocess
 
@@ -269,42 +269,3 @@ def test_reading_processes_give_the_same_batches(folder):
     loaders = [iter(DataLoader(batches, batch_size=None, sampler=range(3, 12), num_workers=n)) for n in (0, 2)]
     for ours, theirs in zip(*loaders):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
-
-
-# ---- text, graphs, probes ----
-
-def test_documents_stand_between_blank_lines_and_every_tenth_is_held_out(tmp_path):
-    texts = [f"document {i}\nof two lines" for i in range(20)]
-    composed, decomposed = "caf\u00e9", "cafe\u0301"
-    for text in ("\n\n".join(texts), "\r\n \r\n\r\n".join(t.replace("\n", "\r\n") for t in texts) + "\r\n",
-                 "\ufeff\n\n" + "\n\n\n\n".join(texts)):
-        (tmp_path / "text.txt").write_bytes(text.encode())
-        assert tuple(map(list, read_documents(tmp_path / "text.txt"))) == (
-            [t for i, t in enumerate(texts) if i % 10 != 9], [texts[9], texts[19]])
-    (tmp_path / "text.txt").write_text("\n\n".join([decomposed] * 10), encoding="utf-8")
-    assert list(read_documents(tmp_path / "text.txt")[1]) == [composed]
-
-
-def test_a_graph_is_read_composed_trimmed_and_once_each(tmp_path, capsys):
-    lines = "A\tis in\tB\n A \tis  in\tB\n\ncafe\u0301\tis in\tB\r\nA\tis in\tC\n"
-    (tmp_path / "kg.tsv").write_bytes(lines.encode())
-    assert read_triples(tmp_path / "kg.tsv") == [("A", "is in", "B"), ("caf\u00e9", "is in", "B"), ("A", "is in", "C")]
-    assert "1 lines repeat a triple" in capsys.readouterr().out
-
-
-def test_probes_are_composed_also_where_json_escapes_them(tmp_path):
-    name = "cafe\u0301"
-    probe = {"prompt": name, "answer": "B", "group": "neither", "triple": [name, "is in", "B"], "more": 1}
-    (tmp_path / "probes.jsonl").write_text(json.dumps(probe) + "\n\n")
-    assert read_probes(tmp_path / "probes.jsonl") == [
-        {"prompt": "caf\u00e9", "answer": "B", "group": "neither", "triple": ["caf\u00e9", "is in", "B"]}]
-
-
-def test_a_long_document_is_cut_and_only_its_last_piece_ends():
-    encoding = train_bpe([], 257)
-    data, end = Documents(["abcdefgh", "xy"], encoding, 4), encoding.eot_token
-    assert len(data) == 4
-    tokens, targets = data.batch([0, 1, 2, 3])
-    assert tokens.tolist() == [[end, *b"abc"], [end, *b"def"], [end, *b"gh", end], [end, *b"xy", end]]
-    assert targets.tolist() == [[*b"abc", IGNORE], [*b"def", IGNORE], [*b"gh", end, IGNORE], [*b"xy", end, IGNORE]]
-    assert len(Documents(["abc"], encoding, 1)) == 3

@@ -107,7 +107,9 @@ def test_damaged_and_foreign_checkpoints_are_named(tmp_path):
     path = tmp_path / "last.pt"
     save(path, {"format": FORMAT, "model": {"w": torch.zeros(1000)}})
     whole = path.read_bytes()
-    for data in (b"", b"hello", whole[:len(whole) // 2], whole[:-30]):
+    flipped = bytearray(whole)
+    flipped[whole.index(bytes(1000)) + 500] ^= 4  # a bit in the middle of the zeros
+    for data in (b"", b"hello", whole[:len(whole) // 2], whole[:-30], flipped):
         path.write_bytes(data)
         with pytest.raises(BadInput, match="last.pt: not a checkpoint, or damaged"):
             load_checkpoint(path)
