@@ -29,7 +29,7 @@ from mingpt_mm.gan import GAN
 from mingpt_mm.gpt import GPT
 from mingpt_mm.images import read_clip, read_image
 from mingpt_mm.multimodal import restore
-from mingpt_mm.run import choose_device, load_run, newest_run, parse, run_command
+from mingpt_mm.run import choose_device, kind_of, load_run, newest_run, parse, run_command
 from mingpt_mm.story import story_folder
 from mingpt_mm.text import GROUPS, read_probes
 from mingpt_mm.tokenizer import gpt2_encoding, unpack_encoding
@@ -60,16 +60,20 @@ class SampleConfig:
 
 def load_released(source, device):
     """(GPT, GPT-2's encoding, no checkpoint) with the released weights of `source`."""
+    if kind_of(source) == "run":
+        raise BadInput(f"--init {source}: a run: ask it with --run {source}")
     gpt, encoding = GPT.from_pretrained(source).to(device), gpt2_encoding()
     if gpt.config.vocab_size != encoding.n_vocab:
-        raise BadInput(f"--init {source}: {gpt.config.vocab_size:,} tokens are not those of GPT-2")
+        raise BadInput(f"--init {source}: {gpt.config.vocab_size:,} tokens are not those of GPT-2, the only "
+                       "ones known without a run")
     return gpt, encoding, {}
 
 
 def synthesize(checkpoint, config):
     """Print what the GAN of a run writes for a triple, the best by its discriminator first."""
     if not checkpoint.get("gan"):
-        raise BadInput("--synthesize: this run has no GAN: python train.py adversarial makes one")
+        raise BadInput("--synthesize: this run has no GAN: python train.py adversarial --synthetic gan makes "
+                       "one")
     gan = GAN.from_checkpoint(checkpoint)
     if len(config.synthesize) != 3 or config.synthesize[1] not in gan.relations:
         raise BadInput(f"--synthesize {' '.join(config.synthesize)}: give HEAD RELATION TAIL, with one of "
@@ -85,6 +89,8 @@ def synthesize(checkpoint, config):
 def choose(gpt, encoding, config, prefix=None):
     """Print the choices, likeliest a token first, with the softmax of these log-likelihoods."""
     choices = config.choices.split("|")
+    if not all(map(str.strip, choices)):
+        raise BadInput(f"--choices {config.choices}: write something on both sides of each |")
     values = [value for value, _ in score(gpt, encoding, [config.prompt] * len(choices), choices, prefix)]
     shares = torch.tensor(values).softmax(dim=0).tolist()
     for share, value, choice in sorted(zip(shares, values, choices), reverse=True):
@@ -132,8 +138,8 @@ def talk(model, encoding, trained, sampling):
             line = input("> ")
             command, _, path = line.partition(" ")
             if command == "/image":
-                if gpt is model or not path:
-                    raise BadInput("/image: this model never saw one" if path else "/image: name a file")
+                if gpt is model or not path.strip():
+                    raise BadInput(f"/image: {'this model saw none' if gpt is model else 'name a file'}")
                 pixels = see(path.strip(), False, model, trained["image_size"])
                 chat, line = Chat(gpt, encoding, model.embed(pixels)), ""  # anew, with the picture in front
             if dropped := chat.say(line, most):
@@ -169,6 +175,8 @@ def main(argv):
         raise BadInput("--init: released weights are no run and saw no picture: give a --prompt or --chat")
     if config.ask and (not shown or config.choices):
         raise BadInput(f"--ask {config.ask}: of whom? give an --image or a --video, and no --choices")
+    if config.top_p > 1:
+        raise BadInput(f"--top_p {config.top_p}: a probability, 1 at most")
     if config.chat and (shown or config.prompt or config.choices or config.synthesize):
         raise BadInput("--chat: say it in the chat; /image FILE shows a picture there")
     if config.init:

@@ -11,7 +11,6 @@
 The folder of the run gets last.pt, best.pt, log.jsonl and progress.png.
 """
 
-import math
 import sys
 import time
 from dataclasses import dataclass
@@ -220,7 +219,7 @@ def adversarial(argv):
         with autocast:
             measures |= ranking(gpt, encoding, probes)
         measures |= judge(config, gan, written, triples, probes, parse)
-        measures |= {"perplexity": math.exp(measures["val_loss"])}
+        measures |= {"perplexity": torch.tensor(measures["val_loss"]).exp().item()}
         measures |= {"gan_seconds": state["gan_seconds"]} if gan else {}
         tell(measures)
         log.finish(began, measures)

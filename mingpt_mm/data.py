@@ -38,7 +38,7 @@ def read_row(line, where, folder):
     """One line of `captions.jsonl` (bytes) as a Row; `folder` is what its paths are relative to."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{where}: not JSON ({error}): write one object a line") from None
     kinds = [kind for kind in ("image", "video") if isinstance(row, dict) and isinstance(row.get(kind), str)]
     if len(kinds) != 1:
@@ -49,14 +49,15 @@ def read_row(line, where, folder):
         raise BadInput(f'{where}: no "caption" that is a text (or "captions" that is a list of texts)')
     split, file = row.get("split", "train"), folder / row[kinds[0]]
     if split not in ("train", "val", "test"):
-        raise BadInput(f'{where}: the split {split!r} is none of "train", "val", "test"')
+        raise BadInput(f'{where}: the split {split!r} is none of "train", "val", "test": write one of these')
     moves = kinds == ["video"]
     try:
         there = file.is_file() and file.stat().st_size > 0 or moves and file.is_dir()
     except OSError as error:  # a name that cannot be one
-        raise BadInput(f"{where}: {error.strerror}: {str(file)[:80]!r}") from None
+        raise BadInput(f"{where}: {error.strerror}: {str(file)[:80]!r}: rename it") from None
     if not there:
-        raise BadInput(f"{where}: the {'clip' if moves else 'picture'} {file} is missing or empty")
+        raise BadInput(f"{where}: the {'clip' if moves else 'picture'} {file} is missing or empty: put it "
+                       "there, or take the line out")
     return Row(where, split, file, moves, captions)
 
 
@@ -67,7 +68,8 @@ def read_captions(folder):
     """
     file = Path(folder) / "captions.jsonl"
     if not file.is_file():
-        raise BadInput(f"{file}: no such file: --data takes a folder with a captions.jsonl in it")
+        raise BadInput(f"{file}: no such file: put it there, or name another --data (for sample.py an "
+                       "--image)")
     lines = enumerate(file.read_bytes().split(b"\n"), 1)
     rows = [read_row(line, f"{file}:{number}", file.parent) for number, line in lines if line.strip()]
     train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))

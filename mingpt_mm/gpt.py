@@ -57,7 +57,7 @@ def sample_next(logits, temperature=1.0, top_k=None, top_p=None, generator=None)
     tokens whose probabilities sum to p at least (The Curious Case of Neural Text Degeneration, Holtzman et
     al., 2020).
     """
-    if temperature == 0:
+    if temperature < 1e-6:  # to divide by less overflows
         return logits.argmax(dim=-1, keepdim=True)
     logits, order = torch.sort(logits / temperature, dim=-1, descending=True)  # (B, V)
     if top_k is not None:
@@ -106,7 +106,8 @@ class GPT(nn.Module):
         if positions > self.config.block_size:
             over = positions - self.config.block_size
             raise BadInput(f"prefix and tokens take {positions} positions, {over} over the block size of "
-                           f"{self.config.block_size}: shorten one of them")
+                           f"{self.config.block_size}: shorten one of them, or train with a larger "
+                           "--block_size")
 
     def new_cache(self, size):
         """An empty key-value cache for `size` positions."""

@@ -31,12 +31,12 @@ def open_with(read, path, kind):
     try:
         with Image.open(path) as file:
             if file.width * file.height > LARGEST:
-                raise ValueError(f"of {file.width} x {file.height} pixels, over {LARGEST:,}: make it smaller")
+                raise ValueError(f"of {file.width} x {file.height} pixels, over {LARGEST:,}")
             return read(file)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such {kind}") from None
     except Exception as error:  # decoders raise nearly anything at a broken file
-        raise BadInput(f"{path}: not a {kind} that can be read ({error})") from error
+        raise BadInput(f"{path}: not a {kind} that can be read ({error}): mend or replace it") from error
 
 
 def read_image(path):

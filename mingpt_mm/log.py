@@ -11,6 +11,17 @@ from mingpt_mm.run import learning_rate
 from mingpt_mm.system import RANK, WORLD, claim, total, write_file
 
 
+def read_events(path, step, gan_step):
+    """The events of the log at `path` up to so many steps of the run, or of its GAN's learning."""
+    until = {"step": step, "gan": gan_step}
+    try:
+        lines = path.read_text().splitlines()
+        events = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be torn
+        return [event for event in events if event["step"] <= until.get(event["event"], step - 1)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: not the log of a run, or damaged ({error}): take it away") from None
+
+
 class Log:
     """`log.jsonl`, an event a line, told on the screen too; of several processes the first one has it.
 
@@ -22,11 +33,7 @@ class Log:
         if RANK == 0:
             self.lock = claim(folder, new=checkpoint is None)
             if checkpoint and self.path.exists():
-                lines = self.path.read_text().splitlines()
-                events = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be torn
-                until = {"step": checkpoint["step"], "gan": checkpoint.get("gan_step", 0)}
-                self.events = [event for event in events
-                               if event["step"] <= until.get(event["event"], checkpoint["step"] - 1)]
+                self.events = read_events(self.path, checkpoint["step"], checkpoint.get("gan_step", 0))
             lines = "".join(json.dumps(event) + "\n" for event in self.events).encode()
             write_file(self.path, lambda file: file.write(lines))
         self.steps, self.tokens, self.since = {}, 0, time.perf_counter()
@@ -34,8 +41,9 @@ class Log:
     def write(self, event, step, **values):
         """Append {"event": event, "step": step, **values}; a run whose numbers are not finite ends here."""
         numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
-        if not all(map(math.isfinite, numbers.values())):
-            raise BadInput(f"step {step}: the loss is not finite any more: lower --learning_rate")
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                raise BadInput(f"step {step}: {name} is {value:.3g}: lower --learning_rate")
         self.events.append({"event": event, "step": step} | values)
         if RANK == 0:
             try:
@@ -54,8 +62,8 @@ class Log:
                 if not value.isfinite():
                     rate, seed = learning_rate(step - 1, self.config), self.config.seed
                     raise BadInput(f"step {step}: {name} is {value:.3g} (learning rate {rate:.3g}, the batch "
-                                   f"of seed {seed}, step {step - 1}): lower --learning_rate; the last "
-                                   "checkpoint is from before")
+                                   f"of seed {seed}, step {step - 1}): lower --learning_rate; what "
+                                   "was saved is from before")
 
     def step(self, step, norm, tokens, **losses):
         """Note a step's gradient norm and positions, and this process's part of its losses (tensors).

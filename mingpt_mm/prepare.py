@@ -31,7 +31,8 @@ def make_encoding(config, checkpoint, texts):
     if not checkpoint:
         begun = kind_of(config.init) == "run"
         if config.tokenizer not in (("run",) if begun else ("bpe", "gpt2")):
-            raise BadInput(f"--tokenizer {config.tokenizer}: must be bpe or gpt2; a run brings its own")
+            what = f"{config.init} brings its own: leave it out" if begun else "must be bpe or gpt2"
+            raise BadInput(f"--tokenizer {config.tokenizer}: {what}")
         checkpoint = begun and load_run(Path(config.init))
     if checkpoint:
         return unpack_encoding(checkpoint["encoding"])
@@ -49,7 +50,7 @@ def take_sizes(config, **sizes):
 def make_gpt(config, encoding, device):
     """(gpt, config): new, or with the weights that `init` names; sizes of 0 become theirs."""
     if config.dropout >= 1:
-        raise BadInput("--dropout must be less than 1")
+        raise BadInput(f"--dropout {config.dropout}: must be less than 1")
     multiple = 64 if device.type == "cuda" else 1
     if kind_of(config.init) == "run":
         begun = load_run(Path(config.init))
@@ -64,8 +65,8 @@ def make_gpt(config, encoding, device):
         gpt = GPT(GPTConfig(config.block_size, encoding.n_vocab, config.n_layer, config.n_head, config.n_embd,
                             config.dropout, multiple))
     if gpt.config.vocab_size != encoding.n_vocab:
-        raise BadInput(f"--tokenizer {config.tokenizer}: makes {encoding.n_vocab:,} tokens, but --init "
-                       f"{config.init} knows {gpt.config.vocab_size:,}")
+        raise BadInput(f"--init {config.init}: its {gpt.config.vocab_size:,} tokens are not the "
+                       f"{encoding.n_vocab:,} of --tokenizer {config.tokenizer}: give the one that it knows")
     sizes = {name: getattr(gpt.config, name) for name in ("block_size", "n_layer", "n_head", "n_embd")}
     return gpt, take_sizes(config, **sizes)
 
@@ -139,8 +140,9 @@ def prepare_gan(config, checkpoint, documents, triples):
         return GAN.from_checkpoint(checkpoint), None, None
     examples = align(documents, triples)
     if not examples:
-        raise BadInput("no sentence of the text names the two ends of a triple, and nothing else of the "
-                       "graph: are they about the same things? --synthetic templates needs no such sentence")
+        raise BadInput(f"--text {config.text}: no sentence names the two ends of a triple of {config.kg}, "
+                       "and nothing else of it: are they about the same things? --synthetic templates needs "
+                       "none")
     gan = GAN.from_checkpoint(checkpoint) if checkpoint else GAN.from_examples(examples, config.seed)
     rows = Examples(gan, examples)
     print(f"{len(rows.rows):,} examples of {len(gan.relations)} relations, {len(gan.units)} units")
@@ -215,8 +217,10 @@ def prepare_multimodal(config, checkpoint, device, autocast):
     """
     if not config.gpt_rate + config.vit_rate + config.connector_rate:
         raise BadInput("--gpt_rate, --vit_rate and --connector_rate: one must be more than 0")
-    if config.world not in WORLDS or config.data and config.world != "scenes":
-        raise BadInput(f"--world {config.world}: must be one of {', '.join(WORLDS)}, and without --data")
+    if config.world not in WORLDS:
+        raise BadInput(f"--world {config.world}: must be one of {', '.join(WORLDS)}")
+    if config.data and config.world != "scenes":
+        raise BadInput(f"--world {config.world}: is the castle's: leave out this or --data")
     texts = checkpoint["texts"] if checkpoint else texts_before(config)
     splits = read_captions(config.data or world_folder(config.seed, config.world))
     frames = config.frames if any(row.moves for split in splits for row in split) else 0

@@ -72,7 +72,7 @@ def find(source):
         return path
     if not path.is_dir():
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(source)):
-            raise BadInput(f"{source}: no such file or folder")
+            raise BadInput(f"{source}: no such file or folder: give one with weights, a run, or gpt2")
         path = download(source)
     for weights in WEIGHTS:
         if (path / weights).is_file():
@@ -171,9 +171,11 @@ def read_checkpoint(source, layout):
         wrong = layout.sizes[-2:]
     if wrong:
         values = ", ".join(f"{name} {settings.get(name)!r}" for name in wrong)
-        raise BadInput(f"{config}: missing, or not of a model that can be loaded here: {values}")
+        raise BadInput(f"{config}: " + (f"not of a model that can be loaded here: {values}: take another"
+                                        if config.exists() else f"missing: put it beside {file.name}"))
     if sizes[-3] > len(tensors):
-        raise BadInput(f"{file}: has {len(tensors)} tensors, but config.json promises {sizes[-3]} layers")
+        raise BadInput(f"{file}: has {len(tensors)} tensors, but config.json promises {sizes[-3]} layers: "
+                       "fetch both anew")
     return file, sizes, tensors
 
 
@@ -207,7 +209,8 @@ def load(source, layout, build):
         rest = {layout.prefix + name: tensor for name, tensor in tensors.items()}  # no name of ours
         model.load_state_dict(state | rest, assign=True)
     except RuntimeError as error:
-        raise BadInput(f"{file}: does not fit: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{file}: fetch it anew, for it does not fit: {reason}") from error
     return model
 
 

@@ -22,6 +22,8 @@ FORMAT = 4  # of the checkpoints
 MAY_CHANGE = ("resume", "out", "steps", "eval_interval", "eval_rows", "log_interval", "device", "compile",
               "workers", "cache_mb", "accumulate", "data", "text", "kg", "probes")
 
+TOO_LARGE = "not enough memory|allocate memory|Storage size calculation overflowed"  # torch says on a CPU
+
 SIZES = dict.fromkeys(("block_size", "n_layer", "n_head", "n_embd"), 0)
 
 
@@ -91,17 +93,21 @@ def run_command(command, argv):
     try:
         command(argv)
         part()
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        line = (f"out of memory ({str(error).splitlines()[0]}): lower --batch_size, --image_size or "
-                "--block_size, or raise --accumulate")
-    except (BadInput, OSError) as error:
+    except OSError as error:
+        line = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except BadInput as error:
         # From a process that reads data, an error comes as the text of its traceback: the last line is the
         # message.
         line = str(error).strip().splitlines()[-1].removeprefix("mingpt_mm.BadInput: ")
-    except RuntimeError as error:
-        if not lost(error):
+    except (MemoryError, RuntimeError) as error:
+        line = (str(error).splitlines() or ["MemoryError"])[0]
+        if lost(error):
+            line = "another process of this run has ended; its own error says why; then go on with --resume"
+        elif isinstance(error, (MemoryError, torch.OutOfMemoryError)) or re.search(TOO_LARGE, line):
+            line = (f"out of memory ({line}): lower --batch_size, --image_size, --block_size or "
+                    "--num_samples, or raise --accumulate")
+        else:
             raise
-        line = "another process of this run has ended, its own error says why; --resume goes on from last.pt"
     else:
         return
     print(f"error{f' in process {RANK}' if WORLD > 1 else ''}: {line}", file=sys.stderr)
@@ -186,9 +192,11 @@ def load_checkpoint(path):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         found = checkpoint["format"]
     except Exception as error:  # a damaged file makes the reader raise nearly anything
-        raise BadInput(f"{path}: not a checkpoint, or damaged ({type(error).__name__})") from error
+        raise BadInput(f"{path}: not a checkpoint, or damaged ({type(error).__name__}): take "
+                       "a copy of it, or begin a new run") from error
     if found != FORMAT:
-        raise BadInput(f"{path}: a checkpoint of format {found}, but this program reads {FORMAT}")
+        raise BadInput(f"{path}: a checkpoint of format {found}, but this program reads {FORMAT}: use the "
+                       "version that wrote it, or begin a new run")
     return checkpoint
 
 
@@ -236,7 +244,7 @@ def start_run(config_class, argv, name):
         for option, value in given.items():
             if option not in MAY_CHANGE and value != before.get(option):
                 raise BadInput(f"--{option} {value}: {folder} was started with {before.get(option)} and "
-                               "keeps it")
+                               "keeps it: leave it out, or begin a new run")
         if given.get("steps", steps) < steps:
             raise BadInput(f"--steps {given['steps']}: {folder} has taken {steps} steps already: ask for "
                            "more")
@@ -247,6 +255,8 @@ def start_run(config_class, argv, name):
             given = presets | given
     free = (folder for i in count(1) if not (folder := Path(f"runs/{name}-{i}")).exists())
     folder = Path(given["out"]) if "out" in given else next(free)
+    if folder.is_file():
+        raise BadInput(f"--out {folder}: a file: name a folder")
     if (folder / "last.pt").exists():
         raise BadInput(f"--out {folder}: holds another run: go on with it (--resume), or name another folder")
     return config_class(**given), folder, None, 0, now

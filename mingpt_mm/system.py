@@ -110,7 +110,7 @@ def lost(error):
 
 def share(model):
     """`model`, whose backward pass ends with the mean of all processes' gradients."""
-    return DistributedDataParallel(model) if WORLD > 1 else model
+    return DistributedDataParallel(model, gradient_as_bucket_view=True) if WORLD > 1 else model
 
 
 def total(tensor):

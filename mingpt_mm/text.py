@@ -101,7 +101,7 @@ def read_probe(line, where):
         row = json.loads(line)
         head, relation, tail = map(compose, row["triple"])
         probe = {key: compose(row[key]) for key in keys} | {"triple": [head, relation, tail]}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         probe = {}
     if probe.get("group") not in GROUPS or not all(map(str.strip, [probe["answer"], *probe["triple"]])):
         raise BadInput(f'{where}: not {{"prompt": "Ada lives in", "answer": "Rome", "triple": ["Ada", '
@@ -114,7 +114,7 @@ def read_probes(file):
     lines = enumerate(read_lines(file), 1)
     probes = [read_probe(line, f"{file}:{number}") for number, line in lines if line.strip()]
     if not probes:
-        raise BadInput(f"{file}: no probes in it")
+        raise BadInput(f"{file}: no probes in it: write one a line")
     return probes
 
 

@@ -259,7 +259,7 @@ def test_duplicate_and_contradictory_triples_are_told(capsys):
     ({"kg": ""}, "kg.tsv: an empty graph"), ({"kg": "\n \n"}, "kg.tsv: an empty graph"),
     ({"kg": "a\tb\tc\nUlm lies north\n"}, "kg.tsv:2: 'Ulm lies north' is not head<TAB>relation<TAB>tail"),
     ({"kg": "a\tb\tc\n\td\te\n"}, "kg.tsv:2: "), ({"kg": "a\tb\tc\td\n"}, "kg.tsv:1: "),
-    ({"kg": "Oz\tnear\tKansas\n"}, "no sentence of the text names the two ends of a triple"),
+    ({"kg": "Oz\tnear\tKansas\n"}, "no sentence names the two ends of a triple of kg.tsv"),
     ({"text": "One.\n\nTwo.\n"}, "text.txt: 2 documents, but every tenth is held out"),
     ({"probes": '{"prompt": "a", "answer": "b", "group": "stated", "triple": "ab", "x": 1}'}, "probes.jsonl:1: "),
     ({"probes": "{}\n"}, "probes.jsonl:1: not {"), ({"probes": "\n"}, "probes.jsonl: no probes in it"),
@@ -281,7 +281,7 @@ def test_files_that_cannot_be_read_are_refused(capsys):
     (["--synthetic", "magic"], "--synthetic magic: must be one of gan, mle, templates, linear, none"),
     (["--text", "text.txt"], "--text and --kg: give both"), (["--keep", "0"], "--keep 0.0: must be more than 0"),
     (["--probes", "probes.jsonl"], "--text and --kg: give both"), (["--keep", "2"], "--keep 2.0"), (["--two_relations", "2"], "--two_relations 2.0"),
-    (["--dropout", "1"], "--dropout must be less than 1"),
+    (["--dropout", "1"], "--dropout 1.0: must be less than 1"),
 ])
 def test_bad_options_are_refused(capsys, argv, message):
     assert message in refuse(capsys, train, [*TINY, *argv])

@@ -191,4 +191,4 @@ def test_sample_talks_without_pictures_too(tmp_path, monkeypatch, capsys):
     chat = chatty(64)
     chat.say("Ann", 5)
     answer = "".join(chat.answer(5, temperature=0))
-    assert capsys.readouterr().out == f"> error: /image: this model never saw one\n> {answer}\n> \n"
+    assert capsys.readouterr().out == f"> error: /image: this model saw none\n> {answer}\n> \n"

@@ -267,7 +267,7 @@ def test_another_resolution_than_the_vit_was_trained_at(folder, parts, capsys):
     (["--n_embd", "48"], "--n_embd 48: the weights have 24: leave it out"),
     (["--patch_size", "4"], "--patch_size 4: the weights have 8"),
     (["--image_size", "20"], "--image_size 20 must be a multiple of --patch_size 8"),
-    (["--vocab_size", "258"], "--tokenizer bpe: makes 258 tokens, but --init gpt knows"),
+    (["--vocab_size", "258"], "are not the 258 of --tokenizer bpe: give the one that it knows"),
     (["--gpt_rate", "0", "--vit_rate", "0", "--connector_rate", "0"], "--connector_rate: one must be more than 0"),
 ])
 def test_weights_that_do_not_fit_are_refused(capsys, folder, parts, argv, message):

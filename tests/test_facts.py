@@ -77,8 +77,8 @@ def test_ask_takes_the_name_to_a_prompt_of_its_own(capsys, monkeypatch):
 @pytest.mark.parametrize("argv, message", [
     (["--seed", "1"], "--seed 1: the story of story is of seed 0, with other individuals: take the same seed"),
     (["--n_embd", "32"], "--n_embd 32: the weights have 16"),
-    (["--tokenizer", "gpt2"], "--tokenizer gpt2: must be bpe or gpt2; a run brings its own"),
-    (["--data", "."], "--world portraits: must be one of scenes, clips, duets, portraits, and without --data"),
+    (["--tokenizer", "gpt2"], "--tokenizer gpt2: story brings its own: leave it out"),
+    (["--data", "."], "--world portraits: is the castle's: leave out this or --data"),
 ], ids=lambda value: value[0] if isinstance(value, list) else "")
 def test_what_does_not_fit_is_refused(capsys, argv, message):
     assert message in refuse(capsys, train, [*PORTRAITS, *argv])

@@ -136,3 +136,8 @@ def test_complete_goes_on_from_a_prompt_to_the_end_of_the_block():
     assert gpt.complete(encoding, "a red", torch.randn(1, 5, 32), max_new_tokens=1)[0].startswith("a red")
     with pytest.raises(BadInput, match=r"is 11 tokens too long"):
         gpt.complete(encoding, "z" * 41)
+
+
+def test_a_temperature_too_small_to_divide_by_is_greedy():
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    assert [sample_next(logits, temperature).item() for temperature in (0, 1e-45, 1e-9)] == [1, 1, 1]

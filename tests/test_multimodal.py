@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from mingpt_mm import BadInput
 from mingpt_mm.gpt import GPT, GPTConfig
 from mingpt_mm.multimodal import MultimodalGPT, loss_sum, pool
 from mingpt_mm.tokenizer import train_bpe
@@ -162,3 +163,11 @@ def test_every_frame_and_their_order_change_every_text_logit(clip_model):
         others.append(pixels[:, order])
     for other in others:
         assert ((clip_model(other, tokens) - logits).abs().amax(dim=2) > 1e-5).all()
+
+
+def test_a_clip_of_another_length_is_refused(model, clip_model):
+    pixels, tokens = random_clips()
+    with pytest.raises(BadInput, match=f"a clip of {F - 1} frames: this model sees {F}"):
+        clip_model(pixels[:, 1:], tokens)
+    with pytest.raises(BadInput, match=f"a clip of {F} frames: this model sees pictures"):
+        model(pixels, tokens)

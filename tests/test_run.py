@@ -13,7 +13,7 @@ from torch import nn
 from mingpt_mm import BadInput
 from mingpt_mm.draw import draw_progress
 from mingpt_mm.log import Log
-from mingpt_mm.run import (FORMAT, Config, learning_rate, load_checkpoint, make_optimizer, parse, save,
+from mingpt_mm.run import (FORMAT, Config, choose_device, learning_rate, load_checkpoint, make_optimizer, parse, save,
                            start_run)
 from mingpt_mm.system import write_file
 
@@ -164,3 +164,11 @@ def test_labels_of_curves_that_end_at_one_place_find_room(tmp_path):
         curves = {name: [(0, 0.0), (9, level)] for name in "abc"}
         draw_progress(tmp_path / "p.png", [(curves, "shares", True)], lines=[[(9, "text", "#000000")]])
     assert Image.open(tmp_path / "p.png").width == 960
+
+
+def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(BadInput, match="--nproc_per_node: more than this machine's 2 GPUs"):
+        choose_device("auto")

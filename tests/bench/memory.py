@@ -19,8 +19,8 @@ GPTS = {"gpt2": GPTConfig(), "gpt2-medium": GPTConfig(n_layer=24, n_head=16, n_e
 VITS = {"vit-base-patch16-224": ViTConfig(), "vit-base-patch32-224": ViTConfig(patch_size=32)}
 
 
-def saved_bytes(model, tokens):
-    """The bytes that autograd keeps of a forward pass over one picture and so many tokens."""
+def saved_bytes(model, forward):
+    """The bytes that autograd keeps of a call of `forward`, without the parameters of `model`."""
     saved = {parameter.untyped_storage().data_ptr(): 0 for parameter in model.parameters()}
 
     def note(tensor):
@@ -31,11 +31,9 @@ def saved_bytes(model, tokens):
         kept.append(tensor)  # so that no address is used twice
         return tensor
     kept, sizes = [], {parameter.numel() for parameter in model.parameters() if parameter.dim() > 1}
-    words = torch.randint(50257, (1, tokens))
-    pixels = torch.randint(256, (1, 3, 224, 224), dtype=torch.uint8)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), \
             torch.autocast("cpu", torch.bfloat16):
-        loss_sum(model(pixels, words), words)
+        forward()
     return sum(saved.values())
 
 
@@ -47,12 +45,18 @@ def main():
     parser.add_argument("--tokens", type=int, default=32)
     options = parser.parse_args()
     model = MultimodalGPT(GPT(GPTS[options.gpt]), ViT(VITS[options.vit]))
+    words = torch.randint(50257, (1, options.tokens))
+    pixels = torch.randint(256, (1, 3, 224, 224), dtype=torch.uint8)
+
+    def forward():
+        """A forward pass over one picture and its caption."""
+        loss_sum(model(pixels, words), words)
     print(f"{options.gpt} + {options.vit}, {options.tokens} tokens        all trained     ViT frozen, features kept")
     parts = {"all": model.parameters(), "frozen": [*model.gpt.parameters(), *model.connector.parameters()]}
     fixed = {arm: 18 * sum(p.numel() for p in parameters) / 1e9 for arm, parameters in parts.items()}
-    each = {"all": saved_bytes(model, options.tokens) / 1e9}
+    each = {"all": saved_bytes(model, forward) / 1e9}
     model.vit.requires_grad_(False)
-    each["frozen"] = saved_bytes(model, options.tokens) / 1e9
+    each["frozen"] = saved_bytes(model, forward) / 1e9
     fixed["frozen"] += 4 * sum(p.numel() for p in model.vit.parameters()) / 1e9
     for name, values in {"parameters and their states": fixed, "each picture of a part of the batch": each}.items():
         print(f"{name:50} {values['all']:8.3f} GB {values['frozen']:12.3f} GB")
