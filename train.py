@@ -11,6 +11,7 @@
 The folder of the run gets last.pt, best.pt, log.jsonl and progress.png.
 """
 
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -107,8 +108,7 @@ def multimodal(argv):
             state |= {"step": step, "seconds": pause - began}
             if step > first or stop.number:  # saved before the evaluation, which might fail
                 save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
-            if stop.number:
-                stop.leave("multimodal", folder)
+            stop.leave("multimodal", folder)  # if it was asked for
             with autocast:
                 measures, captions = evaluate_captions(model, val_data, encoding, config, device)
             earlier = [(e["exact_match"], -e["val_loss"]) for e in log.events if e["event"] == "eval"]
@@ -151,6 +151,10 @@ def teach_gan(config, gan, examples, confused, show, keep, stop):
     """The first part of the adversarial loop: the GAN learns, for the arm "mle" by likelihood alone."""
     game = config.gan_steps if config.synthetic == "gan" else 0
     for measures in learn(gan, examples, confused, config.gan_warmup + config.gan_steps - game, game):
+        for name, value in measures.items():
+            if not math.isfinite(value):
+                raise BadInput(f"step {gan.learned} of the GAN: {name} is {value}: take another --seed, or "
+                               "fewer --gan_steps; what was saved is from before")
         if gan.learned % 100 == 0:
             show(measures)
         if stop.asked() or gan.learned % config.eval_interval == 0:
@@ -169,17 +173,16 @@ def adversarial(argv):
     log, stop = Log(folder, checkpoint, config), Interruption()
 
     def keep(step):
-        """Save all that a resume needs, and end the run if it was asked to."""
+        """Save all that a resume needs, and end the run if that was asked for."""
         save(folder / "last.pt", state | {"step": step, "seconds": time.perf_counter() - began,
                                           "optimizer": optimizer.state_dict(), "gan": gan and gan.packed(),
                                           "gan_step": gan.learned if gan else 0})
-        if stop.number:
-            stop.leave("adversarial", folder)
+        stop.leave("adversarial", folder)
 
     if examples:
         show = partial(show_gan, config, gan, triples=triples, log=log, parse=parse)
         teach_gan(config, gan, examples, confused, show, keep, stop)
-        state["gan_seconds"] = time.perf_counter() - began
+    state["gan_seconds"] = state["gan_seconds"] or time.perf_counter() - began
     written = write_graph(config, gan, triples)
     second = documents if config.synthetic == "none" else [text for _, text in written]
     real, synthetic, val_data = (Documents(texts, encoding, config.block_size)
@@ -219,8 +222,8 @@ def adversarial(argv):
         with autocast:
             measures |= ranking(gpt, encoding, probes)
         measures |= judge(config, gan, written, triples, probes, parse)
-        measures |= {"perplexity": torch.tensor(measures["val_loss"]).exp().item()}
-        measures |= {"gan_seconds": state["gan_seconds"]} if gan else {}
+        perplexity = torch.tensor(measures["val_loss"]).exp().item()
+        measures |= {"perplexity": perplexity, "gan_seconds": state["gan_seconds"]}
         tell(measures)
         log.finish(began, measures)
 

@@ -84,9 +84,10 @@ class Interruption:
         return self.number
 
     def leave(self, loop, folder):
-        """Say how to go on, and exit as a shell expects of what a signal ended."""
-        print(f"saved; go on with: python train.py {loop} --resume --out {folder}", flush=True)
-        sys.exit(128 + self.number)
+        """If there was a signal, say how to go on, and exit as a shell expects of what a signal ended."""
+        if self.number:
+            print(f"saved; go on with: python train.py {loop} --resume --out {folder}", flush=True)
+            sys.exit(128 + self.number)
 
 
 def join(backend):

@@ -333,6 +333,7 @@ ELSEWHERE = {  # {a part of what is raised: why it has no row}
     "cannot be written ({reason})": "needs a full disk: test_interruption.py",
     "cannot be written ({error.strerror})": "needs a full disk: test_interruption.py",
     "another run is at work there": "needs a second process: test_interruption.py",
+    "step {gan.learned} of the GAN": "no command makes the GAN diverge: test_interruption.py",
     "not an example for each of {WORLD} processes": "needs torchrun: test_processes.py",
     "more than this machine's {torch.cuda.device_count()} GPUs": "needs GPUs: test_run.py",
     "a clip of {pixels.size(1)} frames": "no command shows a model such a clip: test_multimodal.py",

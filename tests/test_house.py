@@ -33,7 +33,7 @@ ROOMS = {
     "prepare": (190, ["alignment", "castle", "data", "draw", "gan", "gpt", "multimodal", "run", "story", "text",
                       "tokenizer", "vit"]),
 }
-INTERNALS, ALL = 470, 2410
+INTERNALS, ALL = 470, 2420
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENDMARKER}

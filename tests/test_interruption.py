@@ -141,6 +141,18 @@ def test_a_run_interrupted_while_its_gan_learns_goes_on_there_bit_for_bit():
         assert logs[0] == logs[1] and logs[0]
 
 
+def test_a_gan_that_diverges_is_told_before_it_is_saved(capsys, monkeypatch):
+    def learn(gan, *arguments):
+        for measures in gan_learn(gan, *arguments):
+            yield measures | ({"likelihood_loss": float("nan")} if gan.learned == 60 else {})
+    gan_learn = train.learn
+    monkeypatch.setattr(train, "learn", learn)
+    error = refuse(capsys, train, [*STORY, "--eval_interval", "30", "--out", "run"])
+    assert error == ("error: step 60 of the GAN: likelihood_loss is nan: take another --seed, or fewer --gan_steps; "
+                     "what was saved is from before\n")
+    assert load_checkpoint(Path("run/last.pt"))["gan_step"] == 30
+
+
 def test_a_signal_while_the_gan_learns_saves_where_it_stands():
     argv = [*STORY, "--eval_interval", "1000", "--gan_warmup", "5000"]
     status, last, _ = send_after(signal.SIGTERM, [*argv, "--out", "cut"], Path("cut/log.jsonl"), 100, "gan")
