@@ -93,12 +93,12 @@ def run_command(command, argv):
     try:
         command(argv)
         part()
-    except OSError as error:
-        line = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except BadInput as error:
+    except (BadInput, OSError) as error:
         # From a process that reads data, an error comes as the text of its traceback: the last line is the
         # message.
         line = str(error).strip().splitlines()[-1].removeprefix("mingpt_mm.BadInput: ")
+        if getattr(error, "filename", None):
+            line = f"{error.filename}: {error.strerror}"
     except (MemoryError, RuntimeError) as error:
         line = (str(error).splitlines() or ["MemoryError"])[0]
         if lost(error):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 # Bottom up: each room with the most code lines that it may have, and the rooms that it may import.
 ROOMS = {
-    "system": (75, []),
+    "system": (80, []),
     "transformer": (70, []),
     "pretrained": (185, ["system"]),
     "gpt": (115, ["transformer", "pretrained"]),
