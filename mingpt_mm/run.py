@@ -126,6 +126,8 @@ def choose_device(name, quiet=False):
         if local >= torch.cuda.device_count():
             raise BadInput(f"--nproc_per_node: more than this machine's {torch.cuda.device_count()} GPUs")
         torch.cuda.set_device(local)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
+        torch.use_deterministic_algorithms(True, warn_only=True)
     join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(False)  # not emulated
     precision = "bfloat16" if bfloat16 else f"float32, {torch.get_num_threads()} threads"
