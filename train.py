@@ -97,10 +97,11 @@ def multimodal(argv):
     config, encoding, model, optimizer, data, val_data, state = prepare_multimodal(config, checkpoint, device,
                                                                                    autocast)
     forward = share(torch.compile(model) if config.compile else model)
+    log, stop = Log(folder, checkpoint, config), Interruption()  # which the processes that read inherit
     batches = read_ahead(data, config, first, device)
     read = [read_ahead(Documents(text, encoding, config.block_size), config, first, device, stream)
             for stream, text in enumerate(state["texts"], 1)]
-    log, stop = Log(folder, checkpoint, config), Interruption()
+    log.since = time.perf_counter()
     for step in range(first, config.steps + 1):
         if stop.asked() or step % config.eval_interval == 0 or step == config.steps:
             pause = time.perf_counter()
