@@ -133,7 +133,7 @@ def multimodal(argv):
         parts = list(zip(*(tensor.chunk(config.accumulate) for tensor in batch)))
         count = total((batch[2] >= 0).sum())  # targets of all parts, whose losses add up to the batch's mean
         for i, (pixels, tokens, targets) in enumerate(parts, 1):
-            forward.require_backward_grad_sync = i == len(parts)  # the processes meet once a step
+            forward.require_backward_grad_sync = i == len(parts)  # with `share`: meet once a step
             with autocast:
                 loss = loss_sum(forward(pixels, tokens), targets) / count
             (WORLD * loss).backward()  # of which `share` takes the mean
@@ -180,14 +180,13 @@ def adversarial(argv):
                                           "gan_step": gan.learned if gan else 0})
         stop.leave("adversarial", folder)
 
+    real, val_data = (Documents(texts, encoding, config.block_size) for texts in (documents, val_documents))
     if examples:
         show = partial(show_gan, config, gan, triples=triples, log=log, parse=parse)
         teach_gan(config, gan, examples, confused, show, keep, stop)
     state["gan_seconds"] = state["gan_seconds"] or time.perf_counter() - began
     written = write_graph(config, gan, triples)
-    second = documents if config.synthetic == "none" else [text for _, text in written]
-    real, synthetic, val_data = (Documents(texts, encoding, config.block_size)
-                                 for texts in (documents, second, val_documents))
+    synthetic = Documents([text for _, text in written], encoding, config.block_size) if written else real
     print(f"{sum(p.numel() for p in gpt.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
           f"{len(real):,} documents and {len(written):,} synthetic sentences to learn from", flush=True)
     forward = share(torch.compile(gpt) if config.compile else gpt)

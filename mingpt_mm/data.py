@@ -10,7 +10,6 @@ Letters: B batch, T tokens of the longest text in the batch, F frames of a clip.
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +82,8 @@ def read_captions(folder):
 
 def fingerprint_rows(splits):
     """A string that tells these rows (see `read_captions`) from others, wherever they lie."""
-    return fingerprint([(row.file.name, row.file.is_file() and row.file.stat().st_size, row.captions)
-                        for row in chain(*splits)])
+    return fingerprint([[(row.file.name, row.file.is_file() and row.file.stat().st_size, row.captions)
+                         for row in rows] for rows in splits])
 
 
 class Captions:
@@ -179,7 +178,7 @@ class Batches:
 def read_ahead(data, config, first, device, stream=0):
     """An iterator of the batches from step `first` on, on the `device`; `stream`: see `Batches`.
 
-    Pictures are read by `config.workers` processes; texts are in memory already.
+    Pictures are read by `config.workers` processes; tokens are in memory, or nearly.
     """
     if config.batch_size < WORLD:
         raise BadInput(f"--batch_size {config.batch_size}: not an example for each of {WORLD} processes")

@@ -94,8 +94,8 @@ def score(gpt, encoding, prompts, answers, prefix=None):
 
 @torch.no_grad()
 def evaluate_text(gpt, encoding, data, probes, config, device):
-    """The loss a token of `data` (see `data.Documents`), and for each group of `probes` (see
-    `data.read_probes`) the share of those whose answer greedy decoding writes.
+    """The loss a token of `data` (see `text.Documents`), and for each group of `probes` (see
+    `text.read_probes`) the share of those whose answer greedy decoding writes.
     """
     rows, loss, count = range(min(config.eval_rows, len(data))), 0.0, 0
     gpt.eval()

@@ -200,12 +200,13 @@ def imitate(gan, examples):
 def play(gan, examples, confused, alone):
     """A step of the adversarial game; what to log of it. With `alone` the generator does not learn yet.
 
-    `confused` (R, R): see `confusions`. The generator's reward is the score, on a leash (Sequence Tutor,
-    Jaques et al., 2017, section 3): less LEASH times log(p(sentence) / p(sentence) after the warm-up), which
-    in the mean is the Kullback-Leibler divergence from the generator of the warm-up. So it chooses among the
-    wordings that it knew and keeps most of them. The leash stands in for the gradient penalty that such games
-    usually need, the squared norm of the scores' gradient by the sentences (Which Training Methods for GANs
-    do actually Converge?, Mescheder et al., 2018, section 4.1); tests/bench/game.py has both.
+    `confused` (R, R): see `alignment.confusions`. The generator's reward is the score, on a leash (Sequence
+    Tutor, Jaques et al., 2017, section 3): less LEASH times log(p(sentence) / p(sentence) after the warm-
+    up), which in the mean is the Kullback-Leibler divergence from the generator of the warm-up. So it
+    chooses among the wordings that it knew and keeps most of them. The leash stands in for the gradient
+    penalty that such games usually need, the squared norm of the scores' gradient by the sentences (Which
+    Training Methods for GANs do actually Converge?, Mescheder et al., 2018, section 4.1);
+    tests/bench/game.py has both.
     """
     generator, discriminator, rng = gan.generator, gan.discriminator, gan.rng
     relations = torch.randperm(len(gan.relations), generator=rng)[:GROUPS]  # (GROUPS,)

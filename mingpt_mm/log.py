@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from shlex import quote
 
 import torch
 
@@ -88,7 +89,7 @@ class Log:
         speeds = [speed for _, speed in self.curve("step", "tokens_per_second")]
         self.write("final", self.config.steps, **measures, seconds=time.perf_counter() - began,
                    tokens_per_second=sum(speeds) / max(1, len(speeds)))
-        print(f"python sample.py --run {self.path.parent}")
+        print(f"python sample.py --run {quote(str(self.path.parent))}")
 
     def curve(self, event, name):
         """The [(step, value of `name`), ...] of all events of that kind."""

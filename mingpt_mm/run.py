@@ -44,7 +44,7 @@ class Config:
     block_size: int = 64  # the most positions of the GPT: tokens, and the patches of a picture before them
     tokenizer: str = "bpe"  # bpe: trained on the text; gpt2: GPT-2's own, as with released weights
     vocab_size: int = 512  # the most tokens of a bpe
-    eval_interval: int = 200  # steps between evaluations; last.pt is saved before each
+    eval_interval: int = 200  # steps between evaluations; last.pt is saved before each, and as a GAN learns
     eval_rows: int = 500  # the most validation rows that an evaluation takes
     log_interval: int = 50  # steps that a line of the log stands for
     seed: int = 0  # of the weights, the order of the data, and the castle

@@ -8,6 +8,8 @@ all, so all follow the same one and stay the same. The first process alone speak
 import os
 import signal
 import sys
+from contextlib import suppress
+from shlex import quote
 
 import torch
 from torch import distributed
@@ -26,7 +28,7 @@ WORLD = int(os.environ.get("WORLD_SIZE", 1))  # of how many
 
 def write_file(path, write):
     """Have `write(file)` fill a temporary file, then move it to `path`: what was there stays until then."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
     try:
         with open(draft, "wb") as file:
             write(file)
@@ -34,9 +36,11 @@ def write_file(path, write):
             os.fsync(file.fileno())
         os.replace(draft, path)
     except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
-        draft.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or "is the disk full?"
         raise BadInput(f"{path}: cannot be written ({reason}); what was there stays") from error
+    finally:
+        with suppress(OSError):  # most often it is not there any more
+            draft.unlink()
 
 
 def claim(folder, new):
@@ -45,15 +49,16 @@ def claim(folder, new):
     Other processes are kept out as long as the returned file is open.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock, taken = open(folder / ".lock", "w"), False
+    lock = open(folder / ".lock", "w")
     try:
         if fcntl:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if new and (folder / "last.pt").exists():
+            raise BlockingIOError
     except (BlockingIOError, PermissionError):
-        taken = True
-    if taken or new and (folder / "last.pt").exists():
-        raise BadInput(f"--out {folder}: another run is at work there: let it end, or name another folder")
-    for draft in folder.glob("*.tmp"):
+        raise BadInput(f"--out {folder}: another run is at work there: let it end, or name another "
+                       "folder") from None
+    for draft in folder.glob("*.draft"):
         draft.unlink()
     return lock
 
@@ -62,7 +67,7 @@ class Interruption:
     """Ctrl-C or SIGTERM: the first ends a run when it has taken its step and saved, a second one at once."""
 
     def __init__(self):
-        self.number, self.process = 0, os.getpid()
+        self.noted, self.number, self.process = 0, 0, os.getpid()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.note)
 
@@ -70,23 +75,25 @@ class Interruption:
         """Called by Python when a signal comes; processes that read the data go on until the run ends."""
         if os.getpid() != self.process:
             return
-        if self.number:
+        if self.noted and WORLD == 1:  # torchrun may pass on one that came already; it kills what is slow
             os._exit(128 + number)
-        self.number = number
+        self.noted = number
         os.write(2, b"stopping after this step; once more stops at once\n")
 
     def asked(self):
-        """The number of the signal that any of the processes got, or 0. All of them must ask together."""
+        """The `number` of the signal that any of the processes got, or 0; all of them ask together."""
+        number = torch.tensor(self.noted)
         if WORLD > 1:
-            number = torch.tensor(self.number)
             distributed.all_reduce(number, distributed.ReduceOp.MAX)
-            self.number = number.item()
+        self.number = number.item()
         return self.number
 
     def leave(self, loop, folder):
         """If there was a signal, say how to go on, and exit as a shell expects of what a signal ended."""
         if self.number:
-            print(f"saved; go on with: python train.py {loop} --resume --out {folder}", flush=True)
+            command = f"python train.py {loop} --resume --out {quote(str(folder))}"
+            print(f"saved; go on with: {command}", flush=True)
+            self.asked()  # all leave together: torchrun ends the others as soon as one has left
             sys.exit(128 + self.number)
 
 
@@ -98,9 +105,17 @@ def join(backend):
         sys.stdout = open(os.devnull, "w")
 
 
-def part():
-    """Leave the other processes, in good order."""
+def total(tensor):
+    """The sum of what all processes have in `tensor`."""
     if WORLD > 1:
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def part():
+    """Leave the other processes when all are done."""
+    if WORLD > 1:
+        total(torch.zeros(()))  # waits for the first one, which measures a while longer
         distributed.destroy_process_group()
 
 
@@ -112,10 +127,3 @@ def lost(error):
 def share(model):
     """`model`, whose backward pass ends with the mean of all processes' gradients."""
     return DistributedDataParallel(model, gradient_as_bucket_view=True) if WORLD > 1 else model
-
-
-def total(tensor):
-    """The sum of what all processes have in `tensor`."""
-    if WORLD > 1:
-        distributed.all_reduce(tensor)
-    return tensor

@@ -145,6 +145,8 @@ def tokenize(documents, encoding, root="runs"):
         """Write the tokens, document by document."""
         for document in documents:
             file.write(np.array([*encoding.encode_ordinary(document), encoding.eot_token], dtype).tobytes())
+        if isinstance(documents, Text) and documents.digest != Text(documents.file, False).digest:
+            raise BadInput(f"{documents.file}: has changed while it was read: begin again")
 
     if not isinstance(documents, Text):
         buffer = io.BytesIO()
@@ -155,7 +157,11 @@ def tokenize(documents, encoding, root="runs"):
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, write)
-    return np.memmap(file, dtype, mode="r")
+    size = file.stat().st_size // dtype.itemsize
+    tokens = np.memmap(file, dtype, mode="r", shape=size) if size else [None]
+    if tokens[-1] != encoding.eot_token:
+        raise BadInput(f"{file}: damaged: remove it, and it is written anew")
+    return tokens
 
 
 class Documents:

@@ -330,6 +330,8 @@ CHAT = [  # what is typed, and the line that is answered; the dialogue goes on
 ]
 
 ELSEWHERE = {  # {a part of what is raised: why it has no row}
+    "has changed while it was read": "needs a second process: test_text.py",
+    "damaged: remove it, and it is written anew": "needs a file of tokens: test_text.py",
     "cannot be written ({reason})": "needs a full disk: test_interruption.py",
     "cannot be written ({error.strerror})": "needs a full disk: test_interruption.py",
     "another run is at work there": "needs a second process: test_interruption.py",

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 # Bottom up: each room with the most code lines that it may have, and the rooms that it may import.
 ROOMS = {
-    "system": (80, []),
+    "system": (85, []),
     "transformer": (70, []),
     "pretrained": (185, ["system"]),
     "gpt": (115, ["transformer", "pretrained"]),
@@ -20,7 +20,7 @@ ROOMS = {
     "alignment": (50, []),
     "gan": (150, ["alignment"]),
     "tokenizer": (50, []),
-    "text": (125, ["system", "tokenizer"]),
+    "text": (130, ["system", "tokenizer"]),
     "images": (60, []),
     "data": (130, ["system", "text", "images"]),
     "castle": (150, []),
@@ -33,7 +33,7 @@ ROOMS = {
     "prepare": (190, ["alignment", "castle", "data", "draw", "gan", "gpt", "multimodal", "run", "story", "text",
                       "tokenizer", "vit"]),
 }
-INTERNALS, ALL = 470, 2420
+INTERNALS, ALL = 470, 2430
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENDMARKER}

@@ -75,7 +75,7 @@ def test_a_second_signal_ends_a_run_at_once(monkeypatch):
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
-    assert left == [143] and stop.number == 15
+    assert left == [143] and stop.noted == 15
 
 
 @pytest.mark.parametrize("bad, name", [(float("nan"), "loss is nan"), (1e35, "gradient_norm is inf")])
@@ -181,11 +181,12 @@ def test_two_runs_in_one_folder_are_kept_apart(folder):
 
 def test_what_a_killed_run_left_half_written_is_removed(folder):
     train.main([*TINY, "--data", "data", "--out", "run"])
-    Path("run/best.pt.1234.tmp").write_bytes(b"half")
+    Path("run/best.pt.1234.draft").write_bytes(b"half")
+    Path("run/novel.tmp").write_text("mine")
     Path("run/notes.txt").write_text("mine")
     train.main(["--resume", "--out", "run", "--steps", "21"])
     assert sorted(path.name for path in Path("run").iterdir()) == [
-        ".lock", "best.pt", "last.pt", "log.jsonl", "notes.txt", "progress.png"]
+        ".lock", "best.pt", "last.pt", "log.jsonl", "notes.txt", "novel.tmp", "progress.png"]
 
 
 def test_a_full_disk_is_told_and_what_was_saved_stays(folder):
@@ -198,7 +199,7 @@ def test_a_full_disk_is_told_and_what_was_saved_stays(folder):
     process = command("--resume", "--out", "run", preexec_fn=limit)
     assert process.returncode == 2 and process.stderr.count("\n") == 1
     assert process.stderr.startswith("error: run/last.pt: cannot be written (") and "what was there stays" in process.stderr
-    assert Path("run/last.pt").read_bytes() == before and not list(Path("run").glob("*.tmp"))
+    assert Path("run/last.pt").read_bytes() == before and not list(Path("run").glob("*.draft"))
     train.main(["--resume", "--out", "run"])
     assert weights("run") == weights("whole")
 
@@ -223,6 +224,7 @@ def test_data_that_have_changed_are_not_gone_on_with_and_those_that_have_moved_a
     content = picture.read_bytes()
     for spoil in (lambda: captions.write_text(text.replace("red", "green")),
                   lambda: captions.write_text("\n".join(text.splitlines()[:-1])),
+                  lambda: captions.write_text(text.replace('0.png"', '0.png", "split": "val"')),
                   lambda: picture.write_bytes(content + b"more")):
         spoil()
         error = refuse(capsys, train, ["--resume", "--out", "run", "--steps", "20"])

@@ -25,10 +25,10 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def torchrun(argv, n=2):
+def torchrun(argv, n=2, program=ROOT / "train.py"):
     """A process of torchrun that runs train.py in `n` processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
-    return subprocess.Popen([*command, str(ROOT / "train.py"), *argv], text=True, stdout=subprocess.PIPE,
+    return subprocess.Popen([*command, str(program), *argv], text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
@@ -97,14 +97,42 @@ def test_a_run_goes_on_with_another_number_of_processes(folder):
     same("cut", "whole")
 
 
+SLOW = """
+import sys, time
+sys.path.insert(0, sys.argv.pop(1))
+import train
+from mingpt_mm.run import run_command
+save = train.save
+def save_slowly(*arguments):
+    time.sleep(2)
+    save(*arguments)
+train.save = save_slowly
+run_command(train.main, sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("whom", ["one", "all"])
+def test_a_signal_while_saving_takes_long_loses_nothing(folder, whom):
+    Path("slow.py").write_text(SLOW)
+    process = torchrun([str(ROOT), *PICTURES, "--steps", "900", "--eval_interval", "500", "--out", "run"],
+                       program="slow.py")
+    while not (Path("run/log.jsonl").exists() and '"step", "step": 12' in Path("run/log.jsonl").read_text()):
+        time.sleep(0.01)
+    for child in children(process)[-1:] if whom == "one" else [process.pid, *children(process)]:
+        os.kill(child, signal.SIGTERM)  # which torchrun passes on: some processes get it twice
+    output, error = process.communicate(timeout=60)
+    assert output.splitlines()[-1].startswith("saved; go on with: "), error
+    assert 12 <= load_checkpoint(Path("run/last.pt"))["step"] < 500 and "[rank" not in error
+
+
 def test_an_error_of_one_process_ends_all_with_its_line(folder):
-    for i in range(24):
-        if i % 10 != 9:
-            Path(f"data/images/{i}.png").write_bytes(b"no picture")
+    Path("data/images/3.png").write_bytes(b"no picture")  # one of them comes to it
     process = torchrun([*PICTURES, "--out", "run"])
     _, error = process.communicate(timeout=60)
-    lines = [line for line in error.splitlines() if line.startswith("error in process ")]
-    assert process.returncode != 0 and any("not a picture that can be read" in line for line in lines)
+    lines = [line.partition(": ")[2] for line in error.splitlines() if line.startswith("error in process ")]
+    assert process.returncode != 0 and len(lines) == 2
+    assert any("3.png: not a picture that can be read" in line for line in lines)
+    assert "another process of this run has ended; its own error says why; then go on with --resume" in lines
     assert "[rank" not in error  # which stands before the lines of a process's traceback
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mingpt_mm import BadInput
 from mingpt_mm.text import IGNORE, Documents, pad, read_documents, read_probes, read_triples, tokenize
 from mingpt_mm.tokenizer import train_bpe
 from tests.test_commands import ROOT
@@ -103,7 +104,7 @@ def test_a_text_is_tokenised_once_for_its_content_and_encoding(text, monkeypatch
     encoding, other = train_bpe(text, 300), train_bpe(text, 262)
     first = np.array(tokenize(text, encoding))
     files = {path.name for path in Path("runs").iterdir()}
-    assert len(files) == 1 and not any(name.endswith(".tmp") for name in files)
+    assert len(files) == 1 and not any(name.endswith(".draft") for name in files)
     Path("text.txt").rename("moved.txt")
     with monkeypatch.context() as patch:
         patch.setattr(type(encoding), "encode_ordinary", None)  # nobody tokenises it again
@@ -117,6 +118,24 @@ def test_a_text_is_tokenised_once_for_its_content_and_encoding(text, monkeypatch
     assert len(list(Path("runs").iterdir())) == 4
 
 
+def test_a_file_of_tokens_that_is_damaged_is_refused(text):
+    encoding = train_bpe(text, 300)
+    tokenize(text, encoding)
+    file, = Path("runs").iterdir()
+    content = file.read_bytes()
+    for damaged in (b"", content[:1], content[:-1], content[:-4]):
+        file.write_bytes(damaged)
+        with pytest.raises(BadInput, match="runs/tokens-.*: damaged: remove it"):
+            tokenize(text, encoding)
+
+
+def test_a_text_that_changes_while_it_is_read_leaves_no_file(text):
+    Path("text.txt").write_text("Changed. " + Path("text.txt").read_text())
+    with pytest.raises(BadInput, match="text.txt: has changed while it was read: begin again"):
+        tokenize(text, train_bpe(["a"], 300))
+    assert not list(Path("runs").iterdir())
+
+
 def test_a_tokenisation_that_is_interrupted_leaves_no_file(text, monkeypatch):
     encoding, calls = train_bpe(text, 300), iter(range(9))
     encode = type(encoding).encode_ordinary
@@ -127,7 +146,7 @@ def test_a_tokenisation_that_is_interrupted_leaves_no_file(text, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises((StopIteration, RuntimeError)):
         patch.setattr(type(encoding), "encode_ordinary", encode_a_while)
         tokenize(text, encoding)
-    assert not [path for path in Path("runs").iterdir() if not path.name.endswith(".tmp")]
+    assert not list(Path("runs").iterdir())
     assert (tokenize(text, encoding) == tokenize(list(text), encoding)).all()
 
 

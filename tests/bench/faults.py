@@ -70,7 +70,7 @@ def go_on(argv, folder):
 
 
 def kill(argv, folder, rng, longest):
-    """Run train.py and kill it after at most so many seconds. (its exit status, whether a file was half written)"""
+    """Run train.py and kill it after at most so many seconds. (its exit status, the files half written)"""
     process = start(go_on(argv, folder), folder.parent)
     try:
         process.communicate(timeout=rng.uniform(0.2, longest))
@@ -80,12 +80,13 @@ def kill(argv, folder, rng, longest):
         else:
             process.kill()  # those who read its data are left behind
         process.communicate()
-    return process.returncode, any(folder.glob("*.tmp"))
+    return process.returncode, {path.name for path in folder.glob("*.draft")}
 
 
 def killed(name, whole, kills, rng, longest):
     """Runs of a loop, killed so often in all: {measure: count}."""
     counts = dict.fromkeys(("kills", "half written", "before the first checkpoint", "lost", "runs", "equal"), 0)
+    drafts = set()
     while counts["kills"] < kills:
         folder, status = whole.parent / f"killed-{counts['runs']}", None
         while status != 0:
@@ -94,7 +95,7 @@ def killed(name, whole, kills, rng, longest):
             if status not in (0, -signal.SIGKILL):
                 sys.exit(f"{name}: train.py ended with {status}: {finish(go_on(LOOPS[name], folder), folder.parent)[1]}")
             counts["kills"] += status != 0
-            counts["half written"] += half
+            drafts |= half
             counts["before the first checkpoint"] += status != 0 and not (folder / "last.pt").exists()
             try:
                 if had or (folder / "last.pt").exists():
@@ -102,7 +103,7 @@ def killed(name, whole, kills, rng, longest):
             except BadInput as error:
                 print(error, file=sys.stderr)
                 counts["lost"] += 1
-        counts["runs"] += 1
+        counts["runs"], counts["half written"] = counts["runs"] + 1, len(drafts)
         counts["equal"] += equal(folder, whole)
         print(f"{name}: {counts}", file=sys.stderr, flush=True)
         shutil.rmtree(folder)
