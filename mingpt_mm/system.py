@@ -93,7 +93,6 @@ class Interruption:
         if self.number:
             command = f"python train.py {loop} --resume --out {quote(str(folder))}"
             print(f"saved; go on with: {command}", flush=True)
-            self.asked()  # all leave together: torchrun ends the others as soon as one has left
             sys.exit(128 + self.number)
 
 
