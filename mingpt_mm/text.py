@@ -17,7 +17,7 @@ import numpy as np
 
 from mingpt_mm import BadInput
 from mingpt_mm.system import write_file
-from mingpt_mm.tokenizer import pack_encoding
+from mingpt_mm.tokenizer import PATTERN, pack_encoding
 
 GROUPS = ("stated", "graph_only", "neither")  # where a fact stands: in the text, only in the graph, nowhere
 IGNORE = -100  # the target of a padded position, which torch's cross entropy leaves out
@@ -152,7 +152,7 @@ def tokenize(documents, encoding, root="runs"):
         buffer = io.BytesIO()
         write(buffer)
         return np.frombuffer(buffer.getbuffer(), dtype)
-    key = fingerprint(documents.digest, documents.held_out, pack_encoding(encoding))
+    key = fingerprint(documents.digest, documents.held_out, PATTERN, pack_encoding(encoding))
     file = Path(root) / f"tokens-{key}"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
