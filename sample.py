@@ -28,6 +28,7 @@ from mingpt_mm.evaluate import score
 from mingpt_mm.gan import GAN
 from mingpt_mm.gpt import GPT
 from mingpt_mm.images import read_clip, read_image
+from mingpt_mm.linear import in_rows
 from mingpt_mm.multimodal import restore
 from mingpt_mm.run import choose_device, kind_of, load_run, newest_run, parse, run_command
 from mingpt_mm.story import story_folder
@@ -62,7 +63,7 @@ def load_released(source, device):
     """(GPT, GPT-2's encoding, no checkpoint) with the released weights of `source`."""
     if kind_of(source) == "run":
         raise BadInput(f"--init {source}: a run: ask it with --run {source}")
-    gpt, encoding = GPT.from_pretrained(source).to(device), gpt2_encoding()
+    gpt, encoding = in_rows(GPT.from_pretrained(source)).to(device), gpt2_encoding()
     if gpt.config.vocab_size != encoding.n_vocab:
         raise BadInput(f"--init {source}: {gpt.config.vocab_size:,} tokens are not those of GPT-2, the only "
                        "ones known without a run")

@@ -7,13 +7,13 @@ Letters: B batch, T tokens, P prefix, C width, V vocabulary.
 """
 
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from mingpt_mm import BadInput
+from mingpt_mm.linear import multiply
 from mingpt_mm.pretrained import Layout, load, write_checkpoint
 from mingpt_mm.transformer import Block, KVCache, initialise
 
@@ -82,10 +82,11 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         initialise(self, config.n_embd, config.n_layer)
 
-    def forward(self, tokens, prefix=None, cache=None):
+    def forward(self, tokens, prefix=None, cache=None, last=False):
         """tokens (B, T) int64, prefix (B, P, C) -> logits (B, T, V) of the token that follows each.
 
-        With a `cache` (see `new_cache`), prefix and tokens come after the positions that it holds.
+        With a `cache` (see `new_cache`), prefix and tokens come after the positions that it holds. With
+        `last`, only the last token is answered, (B, 1, V): decoding asks for no more.
         """
         x = self.wte(tokens)  # (B, T, C)
         if prefix is not None:
@@ -95,19 +96,19 @@ class GPT(nn.Module):
         x = self.dropout(x + self.wpe.weight[start:start + x.size(1)])  # (B, P + T, C)
         for i, block in enumerate(self.h):
             x = block(x, cache[i] if cache else None)  # (B, P + T, C)
-        x = self.ln_f(x[:, x.size(1) - tokens.size(1):])  # (B, T, C): no prediction is asked of the prefix
+        T = 1 if last else tokens.size(1)  # the head is dear, and no prediction is asked of the prefix
+        x = self.ln_f(x[:, x.size(1) - T:])  # (B, T, C)
         head, V = self.wte.weight, self.config.vocab_size
         if self.config.vocab_multiple > 1:
             head = F.pad(head, (0, 0, 0, -V % self.config.vocab_multiple))  # rows of zeros below
-        return F.linear(x, head)[..., :V]  # (B, T, V)
+        return multiply(x, head)[..., :V]  # (B, T, V)
 
     def check_length(self, positions):
         """Raise BadInput if so many `positions`, prefix and tokens together, do not fit the block size."""
-        if positions > self.config.block_size:
-            over = positions - self.config.block_size
-            raise BadInput(f"prefix and tokens take {positions} positions, {over} over the block size of "
-                           f"{self.config.block_size}: shorten one of them, or train with a larger "
-                           "--block_size")
+        most = self.config.block_size
+        if positions > most:
+            raise BadInput(f"prefix and tokens take {positions} positions, {positions - most} over the block "
+                           f"size of {most}: shorten one of them, or train with a larger --block_size")
 
     def new_cache(self, size):
         """An empty key-value cache for `size` positions."""
@@ -121,7 +122,7 @@ class GPT(nn.Module):
         A token goes into the `cache` when the one after it is asked for. `sampling`: see `sample_next`.
         """
         while True:
-            logits = self(tokens, prefix, cache)[:, -1]  # (B, V)
+            logits = self(tokens, prefix, cache, last=True)[:, -1]  # (B, V)
             tokens, prefix = sample_next(logits, **sampling), None  # the prefix stands in the cache now
             yield tokens
 
@@ -137,7 +138,7 @@ class GPT(nn.Module):
         done = torch.zeros_like(tokens[:, :1], dtype=torch.bool)  # (B, 1)
         stream = self.stream(tokens, cache, prefix, temperature=temperature, top_k=top_k, top_p=top_p,
                              generator=generator)
-        for new in islice(stream, max_new_tokens):
+        for _, new in zip(range(max_new_tokens), stream):
             if stop is not None:
                 new = new.masked_fill(done, stop)  # (B, 1)
                 done = done | (new == stop)  # (B, 1)

@@ -16,6 +16,7 @@ from mingpt_mm.data import Captions, fingerprint_rows, read_captions
 from mingpt_mm.draw import draw_story
 from mingpt_mm.gan import GAN
 from mingpt_mm.gpt import GPT, GPTConfig
+from mingpt_mm.linear import in_rows
 from mingpt_mm.multimodal import MultimodalGPT, restore
 from mingpt_mm.run import FORMAT, kind_of, load_run, make_optimizer, same_data
 from mingpt_mm.story import make_parser, story_folder
@@ -99,9 +100,8 @@ def prepare_model(config, checkpoint, texts, device, make):
     encoding = make_encoding(config, checkpoint, texts)
     torch.manual_seed(config.seed)
     model, config = (restore(checkpoint), config) if checkpoint else make(config, encoding, device)
-    for parameter in model.parameters():  # they may be views of a released file
-        parameter.data = parameter.data.contiguous()
-    model, gpt = model.to(device).train(), getattr(model, "gpt", model)
+    model = in_rows(model).to(device).train()
+    gpt = getattr(model, "gpt", model)
     return config, encoding, model, {"format": FORMAT, "config": asdict(config), "model": model.state_dict(),
                                      "encoding": pack_encoding(encoding), "gpt": asdict(gpt.config)}
 

@@ -8,11 +8,11 @@ Letters: B batch, T positions of this call, S positions that can be seen (with t
 nh heads, hs = C / nh head size.
 """
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from mingpt_mm.linear import Linear
 
 
 class KVCache:
@@ -42,8 +42,8 @@ class Attention(nn.Module):
     def __init__(self, n_embd, n_head, causal, dropout):
         super().__init__()
         self.n_head, self.causal, self.dropout = n_head, causal, dropout
-        self.c_attn = nn.Linear(n_embd, 3 * n_embd)  # query, key and value in one matrix product
-        self.c_proj = nn.Linear(n_embd, n_embd)
+        self.c_attn = Linear(n_embd, 3 * n_embd)  # query, key and value in one matrix product
+        self.c_proj = Linear(n_embd, n_embd)
 
     def forward(self, x, cache=None):
         """(B, T, C) -> (B, T, C). With a `cache`, the T positions come after those that it holds."""
@@ -71,9 +71,9 @@ class MLP(nn.Module):
 
     def __init__(self, n_embd, gelu):
         super().__init__()
-        self.c_fc = nn.Linear(n_embd, 4 * n_embd)
+        self.c_fc = Linear(n_embd, 4 * n_embd)
         self.act = nn.GELU(approximate=gelu)
-        self.c_proj = nn.Linear(4 * n_embd, n_embd)
+        self.c_proj = Linear(4 * n_embd, n_embd)
 
     def forward(self, x):
         """(B, T, C) -> (B, T, C)"""
@@ -109,10 +109,10 @@ def initialise(model, width, n_layer):
     Each of the 2 `n_layer` projections that add to the residual stream is divided by sqrt(2 n_layer), so that
     their sum does not grow with depth (Radford et al., 2019, section 2.3).
     """
-    std = 0.02 * math.sqrt(768 / width)
+    std = 0.02 * (768 / width)**0.5
     for name, parameter in model.named_parameters():
         if name.endswith("c_proj.weight"):
-            nn.init.normal_(parameter, std=std / math.sqrt(2 * n_layer))
+            nn.init.normal_(parameter, std=std / (2 * n_layer)**0.5)
         elif parameter.dim() > 1:
             nn.init.normal_(parameter, std=std)
         elif name.endswith("bias"):

@@ -102,6 +102,11 @@ def test_greedy_generation_equals_the_slow_way(gpt):
     assert torch.equal(gpt.generate(tokens, 12, temperature=0, prefix=prefix), slow)
 
 
+def test_the_last_token_alone_is_answered_as_among_all(gpt):
+    tokens, prefix = torch.randint(61, (3, 4)), torch.randn(3, 5, 32)
+    torch.testing.assert_close(gpt(tokens, prefix, last=True), gpt(tokens, prefix)[:, -1:])
+
+
 def test_generation_repeats_itself_with_a_seed_and_draws_on_nothing_else(gpt):
     tokens, state = torch.randint(61, (2, 3)), torch.get_rng_state()
     runs = [gpt.generate(tokens, 20, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
