@@ -8,6 +8,7 @@ Letters: B batch, T tokens of the longest text in the batch, F frames of a clip.
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -175,16 +176,26 @@ class Batches:
         return self.data.batch(indices, np.random.default_rng([self.seed, step, 1]), slice(RANK, None, WORLD))
 
 
+def one_ahead(batches):
+    """The same `batches`, each made by a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
 def read_ahead(data, config, first, device, stream=0):
     """An iterator of the batches from step `first` on, on the `device`; `stream`: see `Batches`.
 
-    Pictures are read by `config.workers` processes; tokens are in memory, or nearly.
+    Pictures are read by a thread or by `config.workers` processes; tokens are in memory, or nearly.
     """
     if config.batch_size < WORLD:
         raise BadInput(f"--batch_size {config.batch_size}: not an example for each of {WORLD} processes")
-    batches = Batches(data, config.batch_size, config.seed, stream)
+    steps = Batches(data, config.batch_size, config.seed, stream)
     workers = config.workers if isinstance(data, Captions) else 0
     # An iterator draws a seed of its own when it begins: here, and not within a step.
-    loader = iter(DataLoader(batches, batch_size=None, sampler=range(first, config.steps),
+    loader = iter(DataLoader(steps, batch_size=None, sampler=range(first, config.steps),
                              num_workers=workers, pin_memory=device.type == "cuda"))
-    return ([tensor.to(device, non_blocking=True) for tensor in batch] for batch in loader)
+    batches = ([tensor.to(device, non_blocking=True) for tensor in batch] for batch in loader)
+    return one_ahead(batches) if WORLD == 1 else batches  # several processes have no core to spare

@@ -50,7 +50,7 @@ class Config:
     seed: int = 0  # of the weights, the order of the data, and the castle
     device: str = "auto"  # auto, cpu, cuda or mps
     compile: bool = False  # compile the model: slow to start, then faster on a GPU
-    workers: int = 0  # processes that read the data ahead; with 0 the training itself reads
+    workers: int = 0  # processes that read the data ahead; with 0 a thread of the training does
 
     # {(an option, its value or the kind of weights that it names): what the defaults of others become}; what
     # comes first counts, and a size of 0 is the weights' own
