@@ -20,11 +20,11 @@ from mingpt_mm.gpt import GPT, GPTConfig
 GPT(GPTConfig(n_layer={0}, n_head={1}, n_embd={2})).save_pretrained(sys.argv[1])
 """
 MEASURE = """
-import resource, sys, time
+import re, resource, sys, time
 import torch
 {0}
-def peak():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # not `ru_maxrss`, which begins with what the calling process had
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1])
 before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 began = time.perf_counter()
 model = {1}.from_pretrained(sys.argv[1])
@@ -42,21 +42,25 @@ def python(program, folder):
     return subprocess.run([sys.executable, "-c", program, folder], check=True, capture_output=True, text=True).stdout
 
 
+def measure(model, rounds):
+    """{arm: (seconds of each round, peaks)} for the `model` of SIZES"""
+    figures = {name: [] for name in ARMS}
+    with tempfile.TemporaryDirectory() as folder:
+        python(WRITE.format(*SIZES[model]), folder)
+        for _ in range(rounds + 1):
+            for name, arm in ARMS.items():
+                figures[name].append([float(word) for word in python(MEASURE.format(*arm), folder).split()])
+    return {name: tuple(map(list, zip(*found[1:]))) for name, found in figures.items()}  # the first warms up
+
+
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=SIZES, default="gpt2")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        python(WRITE.format(*SIZES[options.model]), folder)
-        figures = {name: [] for name in ARMS}
-        for _ in range(options.rounds + 1):
-            for name, arm in ARMS.items():
-                figures[name].append([float(word) for word in python(MEASURE.format(*arm), folder).split()])
     print(f"{options.model}      seconds (lowest to highest)   peak / parameters")
-    for name, rounds in figures.items():
-        seconds, peaks = zip(*rounds[1:])  # the first round warms the file up
+    for name, (seconds, peaks) in measure(options.model, options.rounds).items():
         print(f"{name:12}  {statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
               f"          {statistics.median(peaks):.3f}")
 
