@@ -12,9 +12,10 @@ ROOT = Path(__file__).parent.parent
 # Bottom up: each room with the most code lines that it may have, and the rooms that it may import.
 ROOMS = {
     "system": (85, []),
-    "transformer": (70, []),
+    "linear": (25, []),
+    "transformer": (70, ["linear"]),
     "pretrained": (185, ["system"]),
-    "gpt": (115, ["transformer", "pretrained"]),
+    "gpt": (115, ["linear", "transformer", "pretrained"]),
     "vit": (85, ["transformer", "pretrained"]),
     "multimodal": (60, ["transformer", "gpt", "vit"]),
     "alignment": (50, []),
@@ -22,7 +23,7 @@ ROOMS = {
     "tokenizer": (50, []),
     "text": (130, ["system", "tokenizer"]),
     "images": (60, []),
-    "data": (130, ["system", "text", "images"]),
+    "data": (135, ["system", "text", "images"]),
     "castle": (150, []),
     "story": (90, ["castle"]),
     "run": (190, ["system"]),
@@ -30,10 +31,10 @@ ROOMS = {
     "draw": (90, ["system", "text"]),
     "evaluate": (130, ["text", "multimodal", "alignment", "gan"]),
     "chat": (45, []),
-    "prepare": (190, ["alignment", "castle", "data", "draw", "gan", "gpt", "multimodal", "run", "story", "text",
-                      "tokenizer", "vit"]),
+    "prepare": (190, ["alignment", "castle", "data", "draw", "gan", "gpt", "linear", "multimodal", "run", "story",
+                      "text", "tokenizer", "vit"]),
 }
-INTERNALS, ALL = 470, 2430
+INTERNALS, ALL = 470, 2460
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENDMARKER}
@@ -72,7 +73,7 @@ def test_code_lines_are_counted_as_a_reader_would():
 def test_every_room_keeps_its_size():
     for name, (most, _) in ROOMS.items():
         assert SIZES[f"mingpt_mm/{name}.py"] <= most, name
-    assert SIZES["train.py"] <= 195 and SIZES["sample.py"] <= 160
+    assert SIZES["train.py"] <= 195 and SIZES["sample.py"] <= 165
     rooms = {f"mingpt_mm/{room}.py" for room in ROOMS}
     assert set(SIZES) == rooms | {"mingpt_mm/__init__.py", "train.py", "sample.py"}
 
