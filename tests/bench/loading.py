@@ -24,7 +24,7 @@ import re, resource, sys, time
 import torch
 {0}
 def peak():  # not `ru_maxrss`, which begins with what the calling process had
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1])
+    return 1024 * int(re.search("VmHWM:[^0-9]*([0-9]+)", open("/proc/self/status").read())[1])
 before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 began = time.perf_counter()
 model = {1}.from_pretrained(sys.argv[1])
