@@ -148,18 +148,14 @@ def load(bench):
 
 
 def step_memory(config, B, T):
-    """The most memory in GB that a step takes beside parameters and the optimizer's averages; print it.
+    """The most memory in GB of a forward and a backward pass beside the parameters, gradients included; print it.
 
     In a process of its own, whose memory nothing else has used.
     """
     gpt, tokens = GPT(config), torch.randint(config.vocab_size, (B, T))
-    optimizer = make_optimizer([(gpt, 1.0)], CONFIG)
-    for _ in range(2):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak
-        before = resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[1])
-        loss_sum(gpt(tokens), tokens).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak
+    before = resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[1])
+    loss_sum(gpt(tokens), tokens).backward()
     peak = 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
     print((peak - before) / 1e9)
 
@@ -193,4 +189,4 @@ def growth(bench):
         program = (f"from mingpt_mm.gpt import GPTConfig; from tests.bench.speed_models import step_memory; "
                    f"step_memory({bench.gpt}, *{shape})")
         memory = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
-        bench.note("7", "a step of {} x {}: memory".format(*shape), float(memory.stdout), "GB")
+        bench.note("7", "a step of {} x {}: memory beside the parameters".format(*shape), float(memory.stdout), "GB")
