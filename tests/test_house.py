@@ -34,7 +34,7 @@ ROOMS = {
     "prepare": (190, ["alignment", "castle", "data", "draw", "gan", "gpt", "linear", "multimodal", "run", "story",
                       "text", "tokenizer", "vit"]),
 }
-INTERNALS, ALL = 470, 2460
+INTERNALS, ALL = 470, 2456
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENDMARKER}
@@ -73,7 +73,7 @@ def test_code_lines_are_counted_as_a_reader_would():
 def test_every_room_keeps_its_size():
     for name, (most, _) in ROOMS.items():
         assert SIZES[f"mingpt_mm/{name}.py"] <= most, name
-    assert SIZES["train.py"] <= 195 and SIZES["sample.py"] <= 165
+    assert SIZES["train.py"] <= 195 and SIZES["sample.py"] <= 161
     rooms = {f"mingpt_mm/{room}.py" for room in ROOMS}
     assert set(SIZES) == rooms | {"mingpt_mm/__init__.py", "train.py", "sample.py"}
 
