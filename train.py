@@ -9,9 +9,10 @@
     python train.py LOOP --help                  all options
 
 The folder of the run gets last.pt, best.pt, log.jsonl and progress.png.
+
+Letters: B batch, T tokens.
 """
 
-import math
 import sys
 import time
 from dataclasses import dataclass
@@ -22,9 +23,9 @@ import torch
 from mingpt_mm import BadInput
 from mingpt_mm.data import read_ahead
 from mingpt_mm.draw import draw_captions, draw_story
-from mingpt_mm.evaluate import evaluate_captions, evaluate_text, judge, ranking, tell
+from mingpt_mm.evaluate import evaluate_captions, evaluate_text, judge, ranking
 from mingpt_mm.gan import learn
-from mingpt_mm.log import Log
+from mingpt_mm.log import Log, must_be_finite
 from mingpt_mm.multimodal import loss_sum
 from mingpt_mm.prepare import (make_gpt, prepare_gan, prepare_model, prepare_multimodal, read_knowledge,
                                show_gan, write_graph)
@@ -99,8 +100,8 @@ def multimodal(argv):
     forward = share(torch.compile(model) if config.compile else model)
     log, stop = Log(folder, checkpoint, config), Interruption()  # which the processes that read inherit
     batches = read_ahead(data, config, first, device)
-    read = [read_ahead(Documents(text, encoding, config.block_size), config, first, device, stream)
-            for stream, text in enumerate(state["texts"], 1)]
+    texts = [read_ahead(Documents(text, encoding, config.block_size), config, first, device, stream)
+             for stream, text in enumerate(state["texts"], 1)]
     log.since = time.perf_counter()
     for step in range(first, config.steps + 1):
         if stop.asked() or step % config.eval_interval == 0 or step == config.steps:
@@ -116,19 +117,19 @@ def multimodal(argv):
             if (measures["exact_match"], -measures["val_loss"]) > max(earlier, default=(-1, 0)):
                 save(folder / "best.pt", state)  # captions may still improve when the loss already overfits
             log.write("eval", step, **measures, seconds=time.perf_counter() - began)
-            draw_captions(folder / "progress.png", log, val_data, captions)
+            draw_captions(folder / "progress.png", log.events, val_data, captions)
             log.since += time.perf_counter() - pause
         if step == config.steps:
             break
 
         begin_step(optimizer, step, config)
         losses = {"loss": 0}
-        for text in read:  # what the GPT has read before stays in the mix, or it would be forgotten
+        for text in texts:  # what the GPT has read before stays in the mix, or it would be forgotten
             tokens, targets = next(text)  # (B, T)
             with autocast:
                 loss = loss_sum(model.gpt(tokens), targets) / total((targets >= 0).sum())
             (WORLD * loss).backward()
-            losses["text_loss"] = losses.get("text_loss", 0) + loss.detach() / len(read)
+            losses["text_loss"] = losses.get("text_loss", 0) + loss.detach() / len(texts)
         batch = next(batches)
         parts = list(zip(*(tensor.chunk(config.accumulate) for tensor in batch)))
         count = total((batch[2] >= 0).sum())  # targets of all parts, whose losses add up to the batch's mean
@@ -152,10 +153,8 @@ def teach_gan(config, gan, examples, confused, show, keep, stop):
     """The first part of the adversarial loop: the GAN learns, for the arm "mle" by likelihood alone."""
     game = config.gan_steps if config.synthetic == "gan" else 0
     for measures in learn(gan, examples, confused, config.gan_warmup + config.gan_steps - game, game):
-        for name, value in measures.items():
-            if not math.isfinite(value):
-                raise BadInput(f"step {gan.learned} of the GAN: {name} is {value}: take another --seed, or "
-                               "fewer --gan_steps; what was saved is from before")
+        must_be_finite(f"{gan.learned} of the GAN", measures,
+                       ": take another --seed, or fewer --gan_steps; what was saved is from before")
         if gan.learned % 100 == 0:
             show(measures)
         if stop.asked() or gan.learned % config.eval_interval == 0:
@@ -202,7 +201,7 @@ def adversarial(argv):
             with autocast:
                 measures = evaluate_text(gpt, encoding, val_data, probes, config, device)
             log.write("eval", step, **measures, seconds=time.perf_counter() - began)
-            draw_story(folder / "progress.png", log, parse)
+            draw_story(folder / "progress.png", log.events, parse)
             log.since += time.perf_counter() - pause
         if step == config.steps:
             break
@@ -224,7 +223,6 @@ def adversarial(argv):
         measures |= judge(config, gan, written, triples, probes, parse)
         perplexity = torch.tensor(measures["val_loss"]).exp().item()
         measures |= {"perplexity": perplexity, "gan_seconds": state["gan_seconds"]}
-        tell(measures)
         log.finish(began, measures)
 
 

@@ -12,6 +12,7 @@ import json
 import random
 import tempfile
 import zlib
+from contextlib import suppress
 from functools import partial
 from itertools import combinations, product
 from pathlib import Path
@@ -25,37 +26,31 @@ MIST = 128  # mid-grey is 0 to a ViT: empty patches must be near zero, or they d
 COLOURS = {"red": (214, 39, 40), "pink": (255, 160, 200), "yellow": (250, 225, 50), "green": (40, 150, 60),
            "blue": (40, 80, 220), "purple": (140, 50, 170), "white": (250, 250, 250), "black": (15, 15, 20)}
 
-# Each kind is a list of (primitive, points, solid or hole), the points in units of the thing's radius.
+# Each kind is a list of (primitive, points), in units of the thing's radius; a hole is an ellipse of mist.
 SHAPES = {
-    "bat": [
-        ("polygon", [(-.15, -.25), (-.55, -.6), (-1, -.1), (-1, .5), (-.7, .15), (-.45, .5), (-.2, .2),
-                     (0, .65), (.2, .2), (.45, .5), (.7, .15), (1, .5), (1, -.1), (.55, -.6),
-                     (.15, -.25)], True),
-        ("polygon", [(-.25, -.05), (-.25, -.7), (0, -.4), (.25, -.7), (.25, -.05)], True)],
-    "ghost": [
-        ("ellipse", [(-.65, -1), (.65, .3)], True),
-        ("polygon", [(-.65, -.35), (-.65, 1), (-.35, .7), (0, 1), (.35, .7), (.65, 1), (.65, -.35)], True),
-        ("ellipse", [(-.4, -.55), (-.08, -.1)], False),
-        ("ellipse", [(.08, -.55), (.4, -.1)], False)],
-    "cat": [
-        ("ellipse", [(-.75, -.15), (.55, .5)], True),
-        ("ellipse", [(.15, -.6), (.85, .1)], True),
-        ("polygon", [(.15, -.25), (.2, -.9), (.5, -.55), (.8, -.9), (.85, -.25)], True),
-        ("polygon", [(-.7, .2), (-.7, 1), (-.4, 1), (-.4, .3), (.2, .3), (.2, 1), (.5, 1), (.5, .1)], True),
-        ("line", [(-.65, .1), (-.9, -.2), (-.75, -.8)], True)],
-    "spider": [
-        ("ellipse", [(-.45, -.4), (.45, .5)], True),
-        *(("line", [(side * .2, .05), (side * .65, y), (side, y + bend)], True)
-          for side in (-1, 1) for y, bend in ((-.7, .4), (-.2, .2), (.3, .2), (.5, .5)))],
-    "key": [
-        ("ellipse", [(-1, -.5), (0, .5)], True),
-        ("ellipse", [(-.72, -.22), (-.28, .22)], False),
-        ("polygon", [(-.1, -.17), (1, -.17), (1, .6), (.75, .6), (.75, .17), (.58, .17), (.58, .5), (.33, .5),
-                     (.33, .17), (-.1, .17)], True)],
-    "candle": [
-        ("polygon", [(-.28, -.2), (.28, -.2), (.28, .8), (-.28, .8)], True),
-        ("polygon", [(-.7, .75), (.7, .75), (.5, 1), (-.5, 1)], True),
-        ("polygon", [(0, -1), (.22, -.6), (.12, -.35), (-.12, -.35), (-.22, -.6)], True)],
+    "bat": [("polygon", [(-.15, -.25), (-.55, -.6), (-1, -.1), (-1, .5), (-.7, .15), (-.45, .5), (-.2, .2),
+                         (0, .65), (.2, .2), (.45, .5), (.7, .15), (1, .5), (1, -.1), (.55, -.6),
+                         (.15, -.25)]),
+            ("polygon", [(-.25, -.05), (-.25, -.7), (0, -.4), (.25, -.7), (.25, -.05)])],
+    "ghost": [("ellipse", [(-.65, -1), (.65, .3)]),
+              ("polygon", [(-.65, -.35), (-.65, 1), (-.35, .7), (0, 1), (.35, .7), (.65, 1), (.65, -.35)]),
+              ("hole", [(-.4, -.55), (-.08, -.1)]),
+              ("hole", [(.08, -.55), (.4, -.1)])],
+    "cat": [("ellipse", [(-.75, -.15), (.55, .5)]),
+            ("ellipse", [(.15, -.6), (.85, .1)]),
+            ("polygon", [(.15, -.25), (.2, -.9), (.5, -.55), (.8, -.9), (.85, -.25)]),
+            ("polygon", [(-.7, .2), (-.7, 1), (-.4, 1), (-.4, .3), (.2, .3), (.2, 1), (.5, 1), (.5, .1)]),
+            ("line", [(-.65, .1), (-.9, -.2), (-.75, -.8)])],
+    "spider": [("ellipse", [(-.45, -.4), (.45, .5)]),
+               *(("line", [(side * .2, .05), (side * .65, y), (side, y + bend)])
+                 for side in (-1, 1) for y, bend in ((-.7, .4), (-.2, .2), (.3, .2), (.5, .5)))],
+    "key": [("ellipse", [(-1, -.5), (0, .5)]),
+            ("hole", [(-.72, -.22), (-.28, .22)]),
+            ("polygon", [(-.1, -.17), (1, -.17), (1, .6), (.75, .6), (.75, .17), (.58, .17), (.58, .5),
+                         (.33, .5), (.33, .17), (-.1, .17)])],
+    "candle": [("polygon", [(-.28, -.2), (.28, -.2), (.28, .8), (-.28, .8)]),
+               ("polygon", [(-.7, .75), (.7, .75), (.5, 1), (-.5, 1)]),
+               ("polygon", [(0, -1), (.22, -.6), (.12, -.35), (-.12, -.35), (-.22, -.6)])],
 }
 THINGS = [f"{colour} {kind}" for colour, kind in product(COLOURS, SHAPES)]
 SYLLABLES = "mi re la on dri ka vel to sa bru ne zo lu pha gor ti wen ha xi do".split()  # of names
@@ -70,11 +65,12 @@ def draw_picture(things, mist=MIST):
     draw = ImageDraw.Draw(image)
     for thing, x, y, radius in things:
         colour, kind = thing.split()
-        for primitive, points, solid in SHAPES[kind]:
+        for primitive, points in SHAPES[kind]:
             points = [(scale * (x + radius * px), scale * (y + radius * py)) for px, py in points]
-            fill = COLOURS[colour] if solid else (mist,) * 3
-            width = {"width": round(scale * radius / 6)} if primitive == "line" else {}
-            getattr(draw, primitive)(points, fill=fill, **width)
+            if primitive == "hole":
+                draw.ellipse(points, (mist,) * 3)
+            else:  # the width is that of a line
+                getattr(draw, primitive)(points, COLOURS[colour], width=round(scale * radius / 6))
     return image.reduce(scale)
 
 
@@ -86,11 +82,9 @@ def scenes(seed, n_train=10000, n_val=500):
     rng = random.Random(seed)
     pairings = list(combinations(THINGS, 2))
     rng.shuffle(pairings)
-    held_out = len(pairings) // 5
-    for i in range(n_train + n_val):
-        split = "train" if i < n_train else "val"
-        pairing = rng.choice(pairings[held_out:] if split == "train" else pairings[:held_out])
-        first, second = rng.sample(pairing, 2)
+    pools = {"train": pairings[len(pairings) // 5:], "val": pairings[:len(pairings) // 5]}
+    for split in ["train"] * n_train + ["val"] * n_val:
+        first, second = rng.sample(rng.choice(pools[split]), 2)
         relation = rng.choice(["left of", "above"])
         row = rng.uniform(25, 39)  # the two stand in one row (or column), each up to 7 pixels off it
         things = []
@@ -181,25 +175,24 @@ def write_world(folder, pictures):
             file.write(json.dumps({kind: name, "caption": caption, "split": split}) + "\n")
 
 
-def written_once(folder, write):
-    """`folder`, filled by `write(folder)` at its first use; it appears only once it is whole."""
+def written_once(name, sources, write):
+    """The folder `name`, with a digest of the files `sources`, filled by `write(folder)` at its first use.
+
+    Who changes the sources gets a new folder, and not the old contents. It appears only once it is whole.
+    """
+    digest = zlib.crc32(b"".join(Path(file).read_bytes() for file in sources))
+    folder = Path(f"{name}-{digest:08x}")
     if not folder.exists():
         print(f"drawing the castle into {folder}", flush=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".castle-") as draft:
             write(Path(draft) / "world")
-            try:
+            with suppress(OSError):  # another run has written it meanwhile
                 (Path(draft) / "world").rename(folder)
-            except OSError:
-                if not folder.exists():  # if it does, another run wrote it meanwhile
-                    raise
     return folder
 
 
 def world_folder(seed, world="scenes", root="runs"):
-    """The folder of the `world` (see WORLDS) of `seed` under `root`, drawn at its first use.
-
-    Its name carries a digest of this file: who changes the drawing gets a new world, not the old pictures.
-    """
-    folder = Path(root) / f"{world}-{seed}-{zlib.crc32(Path(__file__).read_bytes()):08x}"
-    return written_once(folder, lambda draft: write_world(draft, WORLDS[world](seed)))
+    """The folder of the `world` (see WORLDS) of `seed` under `root`, drawn at its first use."""
+    return written_once(f"{root}/{world}-{seed}", [__file__],
+                        lambda folder: write_world(folder, WORLDS[world](seed)))

@@ -1,4 +1,7 @@
-"""A dialogue that stays in the key-value cache: a turn costs its own tokens, not those of all before."""
+"""A dialogue that stays in the key-value cache: a turn costs its own tokens, not those of all before.
+
+Letters: T tokens that are new, P prefix, C width.
+"""
 
 import codecs
 from itertools import chain, islice

@@ -4,13 +4,15 @@ A batch depends on nothing but its arguments: not on the batches before it, not 
 That is what makes a run repeatable and a resumed run exact. All checks of files stand here, in text.py and in
 images.py; behind these doors the data are what they claim to be.
 
-Letters: B batch, T tokens of the longest text in the batch, F frames of a clip.
+Letters: B batch, T tokens of the longest text in the batch, F frames of a clip, N pictures, P positions and D
+width of what the ViT sees of one.
 """
 
 import json
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
+from os.path import getsize, isdir, isfile
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +25,8 @@ from mingpt_mm.system import RANK, WORLD
 from mingpt_mm.text import fingerprint, pad
 
 
-@dataclass
-class Row:
-    """A captioned picture or clip: `where` names its line ("captions.jsonl:12") for messages."""
-
-    where: str
-    split: str
-    file: Path
-    moves: bool  # a clip
-    captions: list
+# A captioned picture or, if it `moves`, clip; `where` names its line ("captions.jsonl:12") for messages.
+Row = namedtuple("Row", "where split file moves captions")
 
 
 def read_row(line, where, folder):
@@ -51,13 +46,9 @@ def read_row(line, where, folder):
     if split not in ("train", "val", "test"):
         raise BadInput(f'{where}: the split {split!r} is none of "train", "val", "test": write one of these')
     moves = kinds == ["video"]
-    try:
-        there = file.is_file() and file.stat().st_size > 0 or moves and file.is_dir()
-    except OSError as error:  # a name that cannot be one
-        raise BadInput(f"{where}: {error.strerror}: {str(file)[:80]!r}: rename it") from None
-    if not there:
-        raise BadInput(f"{where}: the {'clip' if moves else 'picture'} {file} is missing or empty: put it "
-                       "there, or take the line out")
+    if not (isfile(file) and getsize(file) > 0 or moves and isdir(file)):
+        raise BadInput(f"{where}: the {'clip' if moves else 'picture'} {str(file)[:200]} is missing or "
+                       "empty: put it there, or take the line out")
     return Row(where, split, file, moves, captions)
 
 
@@ -135,7 +126,8 @@ class Captions:
             return
         print(f"the frozen ViT looks at {len(self):,} pictures, once", flush=True)
         batches = np.array_split(np.arange(len(self)), range(batch_size, len(self), batch_size))
-        self.patches, self.blank = np.empty((len(self), *blank.shape[1:]), blank.dtype), blank  # (N, P, D)
+        self.blank = blank  # (1, P, D)
+        self.patches = np.empty((len(self), *blank.shape[1:]), blank.dtype)  # (N, P, D)
         for batch in batches:
             self.patches[batch] = look(np.stack([self.pixels(i) for i in batch]))
             self.cache.clear()

@@ -44,37 +44,44 @@ def draw_chart(draw, top, height, curves, title, shares=False):
         draw.text((x, bottom + 10), text, fill=INK, font=FONT, anchor="mt")
 
 
-def draw_pictures(image, draw, top, samples):
-    """Draw (PIL image, caption, right captions) side by side from `top` on; return where they end.
+def draw_pictures(image, draw, top, samples, across):
+    """Draw (PIL image, caption, right captions) from `top` on, so many `across`; return where they end.
 
-    The caption is green if it is right; if not, it is red and a right one stands below it.
+    The caption is green if it is right; if not, it is red and a right one stands below it. Where the right
+    ones are None, nobody is judged.
     """
-    bottom = top
-    for i, (picture, caption, truths) in enumerate(samples):
-        x, y = 16 + 157 * i, top + 156
-        image.paste(picture.resize((141, 141)), (x, top + 10))
-        texts = [(caption, RIGHT)] if caption in truths else [(caption, WRONG), (truths[0], INK)]
-        for text, colour in texts:
-            text = textwrap.fill(text, 19)
-            draw.multiline_text((x, y), text, fill=colour, font=FONT)
-            y = draw.multiline_textbbox((x, y), text, font=FONT)[3] + 8
-        bottom = max(bottom, int(y))
-    return bottom
+    step, side = 942 // across, 942 // across - 16
+    for i in range(0, len(samples), across):
+        bottom = top
+        for x, (picture, caption, truths) in zip(range(16, 960, step), samples[i:i + across]):
+            image.paste(picture.resize((side, side)), (x, top + 10))
+            texts = [(caption, INK if truths is None else RIGHT if caption in truths else WRONG)]
+            texts += [(truths[0], INK)] if texts[0][1] == WRONG else []
+            y = top + side + 15
+            for text, colour in texts:
+                text = textwrap.fill(text, step // 8)
+                draw.multiline_text((x, y), text, fill=colour, font=FONT)
+                y = draw.multiline_textbbox((x, y), text, font=FONT)[3] + 8
+            bottom = max(bottom, int(y))
+        top = bottom
+    return top
 
 
-def draw_progress(path, charts, samples=(), lines=()):
+def draw_sheet(path, charts=(), pictures=(), lines=(), across=6):
     """Draw `charts`, each the last arguments of `draw_chart`, one below the other to `path`.
 
-    Below them come `samples` (see `draw_pictures`), and `lines`, each a list of (x, text, colour).
+    Below them come `pictures`, lists of `samples` (see `draw_pictures`) that begin in a new row each, and
+    `lines`, each a list of (x, text, colour).
     """
     height = 370 if len(charts) == 1 else 270
     bottom = height * len(charts)
-    image = Image.new("RGB", (960, 1200 + 20 * len(lines)), "white")
+    most = bottom + 600 * sum(math.ceil(len(row) / across) for row in pictures) + 20 * len(lines) + 10
+    image = Image.new("RGB", (960, most), "white")
     draw = ImageDraw.Draw(image)
     for i, chart in enumerate(charts):
         draw_chart(draw, height * i, height, *chart)
-    if samples:
-        bottom = draw_pictures(image, draw, bottom, samples)
+    for samples in pictures:
+        bottom = draw_pictures(image, draw, bottom, samples, across)
     for line in lines:
         for x, text, colour in line:
             draw.text((x, bottom), text, fill=colour, font=FONT)
@@ -93,29 +100,36 @@ def tile(pixels):
     return image
 
 
-def draw_captions(path, log, data, captions):
-    """Draw the curves of the `log`, and six pictures of `data` with their `captions`, to `path`."""
-    curves = {"training": log.curve("step", "loss"), "validation": log.curve("eval", "val_loss")}
+def curve(events, kind, name):
+    """The [(step, value of `name`), ...] of all `events` of that kind."""
+    return [(e["step"], e[name]) for e in events if e["event"] == kind and name in e]
+
+
+def draw_captions(path, events, data, captions):
+    """Draw the curves of a run's `events`, and six pictures of `data` with their `captions`, to `path`."""
+    curves = {"training": curve(events, "step", "loss"), "validation": curve(events, "eval", "val_loss")}
     samples = [(tile(data.pixels(i)), captions[i], data.rows[i].captions)
                for i in range(0, len(captions), -(-len(captions) // 6))]
-    draw_progress(path, [(curves, "loss a token")], samples)
+    draw_sheet(path, [(curves, "loss a token")], [samples])
 
 
-def draw_story(path, log, parse=None):
-    """Draw the curves of the `log`, and what the GAN wrote over time with its scores, to `path`.
+def draw_story(path, events, parse=None, most=7):
+    """Draw the curves of a run's `events`, and what the GAN wrote at `most` times with its scores, to `path`.
 
     parse: see `story.make_parser`; with it, sentences that state their triple are green, and others red.
     """
-    charts = [({"real text": log.curve("step", "loss"), "synthetic": log.curve("step", "synthetic_loss"),
-                "held out": log.curve("eval", "val_loss")}, "loss a token"),
-              ({group.replace("_", " "): log.curve("eval", f"recall_{group}") for group in GROUPS},
+    charts = [({"real text": curve(events, "step", "loss"),
+                "synthetic": curve(events, "step", "synthetic_loss"),
+                "held out": curve(events, "eval", "val_loss")}, "loss a token"),
+              ({group.replace("_", " "): curve(events, "eval", f"recall_{group}") for group in GROUPS},
                "share of the facts recalled", True),
-              ({"real": log.curve("gan", "believes_real"), "the GAN's": log.curve("gan", "believes_fake")},
+              ({"real": curve(events, "gan", "believes_real"),
+                "the GAN's": curve(events, "gan", "believes_fake")},
                "share of sentences that the discriminator believes, after the warm-up", True)]
-    events, lines = [event for event in log.events if event["event"] == "gan"], []
-    for event in events[::-max(1, len(events) // 6)][::-1]:  # the last one, and others evenly
+    told, lines = [event for event in events if event["event"] == "gan"], []
+    for event in told[::-math.ceil(len(told) / most) or -1][::-1]:  # the last one, and others evenly
         for i, (score, triple, text) in enumerate(event["sentences"]):
             colour = INK if parse is None else RIGHT if parse(text) == tuple(triple) else WRONG
             lines.append([(16, "" if i else f"{event['step']:,}", INK), (120, triple[1], INK),
                           (70, "" if score is None else f"{score:.1f}", INK), (260, text, colour)])
-    draw_progress(path, [chart for chart in charts if any(chart[0].values())], lines=lines)
+    draw_sheet(path, [chart for chart in charts if any(chart[0].values())], lines=lines)

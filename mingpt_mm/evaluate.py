@@ -1,4 +1,8 @@
-"""Does the model look at the picture, and does it know the facts? Measures on what training did not show."""
+"""Does the model look at the picture, and does it know the facts? Measures on what training did not show.
+
+Letters: B batch, T tokens, P prefix, C width, V vocabulary, F frames, A all numbers of a frame, L units of a
+sentence, R relations.
+"""
 
 from collections import defaultdict
 from itertools import chain
@@ -21,7 +25,7 @@ def other_order(frames, seed):
 
 def in_order(shown, order):
     """The frames of `shown`, pixels or patches of clips (B, ...), in another `order`, (B, F) numbers."""
-    frames = shown.reshape(*order.shape, -1)  # (B, F, all of a frame)
+    frames = shown.reshape(*order.shape, -1)  # (B, F, A)
     return frames[torch.arange(len(order))[:, None], order].reshape(shown.shape)
 
 
@@ -56,9 +60,7 @@ def evaluate_captions(model, data, encoding, config, device, blind=False):
         pixels, tokens, targets = (torch.as_tensor(array, device=device) for array in data.batch(indices))
         loss += loss_sum(model(pixels, tokens), targets).item()
         count += (targets >= 0).sum().item()
-        arms = {"exact_match": pixels}
-        if blind:
-            arms |= blind_arms(pixels, indices, data, model.frames)
+        arms = {"exact_match": pixels} | (blind_arms(pixels, indices, data, model.frames) if blind else {})
         for arm, shown in arms.items():
             captions[arm] += model.caption(shown.to(device), encoding, max_new_tokens=data.longest)
     model.train()
@@ -165,20 +167,3 @@ def judge(config, gan, written, triples, probes, parse):
         if asked:
             measures["discriminator_accuracy"] = discriminator_accuracy(gan, triples, asked)
     return measures
-
-
-WORDS = {  # how a measure is told
-    "recall_stated": "facts that the text states: {:.0%} recalled",
-    "recall_graph_only": "facts that stand only in the graph: {:.0%} recalled",
-    "recall_neither": "facts that stand in neither: {:.0%} recalled, by chance",
-    "ranking_graph_only": "a fact of the graph is likelier than a false one in {:.0%} of cases",
-    "perplexity": "perplexity on held-out text: {:.2f}",
-    "faithfulness": "synthetic sentences that state their triple: {:.0%}",
-    "distinct_wordings": "in {} different wordings",
-    "discriminator_accuracy": "the discriminator tells a triple from a corrupted one in {:.0%} of cases",
-}
-
-
-def tell(measures):
-    """Print the `measures` in words."""
-    print(*(words.format(measures[name]) for name, words in WORDS.items() if name in measures), sep="\n")

@@ -10,7 +10,8 @@ relation passes for none.
 The GAN works on units, which are words and punctuation marks, and on slots where the names stood: "[H] lives
 in the [T]." So it never spells a name, and its wording depends on the relation and on chance alone.
 
-Letters: B sentences, L units a sentence, U units in the table, R relations.
+Letters: B sentences, L units a sentence, U units in the table, R relations, G relations of a batch, E
+sentences with both ends, K of them that are kept.
 """
 
 import copy
@@ -27,7 +28,7 @@ UNITS = ["", HEAD, TAIL, OTHER, f" {HEAD}", f" {TAIL}", f" {OTHER}"]  # the firs
 END = 0  # the unit that ends a sentence and fills its row
 HEADS, TAILS = torch.tensor([1, 4]), torch.tensor([2, 5])  # the units that stand for the head, and the tail
 MISMATCHED, CORRUPTED, LEASH = 10.0, 0.3, 0.05  # weights in the losses, explained where they are used
-GROUPS, GROUP = 9, 16  # relations in a batch of the game, and sentences of each
+GROUPS, GROUP = 9, 16  # relations in a batch of the game, at most, and sentences of each
 
 
 def corrupt(sentences, rng):
@@ -51,21 +52,20 @@ class Generator(nn.Module):
     def forward(self, relations, sentences, state=None):
         """relations (B,), sentences (B, L) -> logits (B, L, U) of the unit after each, and the GRU's state"""
         relation = self.relation(relations)[:, None].expand(-1, sentences.size(1), -1)  # (B, L, 32)
-        x, state = self.gru(torch.cat([self.unit(sentences), relation], dim=2), state)  # (B, L, 128)
+        x = torch.cat([self.unit(sentences), relation], dim=2)  # (B, L, 96)
+        x, state = self.gru(x, state)  # (B, L, 128), (1, B, 128)
         return self.next(x), state
 
     @torch.no_grad()
     def sample(self, relations, length, rng):
         """Sentences (B, L) for `relations` (B,), L = `length`; `rng` (torch.Generator) is the only chance."""
-        new, state = torch.full_like(relations, END)[:, None], None  # (B, 1)
-        sentences, done = [], torch.zeros_like(new, dtype=torch.bool)  # (B, 1)
+        new, state, sentences = torch.full_like(relations, END)[:, None], None, []  # (B, 1)
         for _ in range(length):
-            logits, state = self(relations, new, state)  # (B, 1, U)
+            logits, state = self(relations, new, state)  # (B, 1, U), (1, B, 128)
             new = torch.multinomial(logits[:, 0].softmax(dim=1), 1, generator=rng)  # (B, 1)
-            new = new.masked_fill(done, END)  # (B, 1)
-            done = done | (new == END)  # (B, 1)
             sentences.append(new)
-        return torch.cat(sentences, dim=1)
+        sentences = torch.cat(sentences, dim=1)  # (B, L)
+        return sentences.masked_fill((sentences == END).cumsum(dim=1) > 0, END)  # (B, L)
 
     def log_likelihood(self, relations, sentences):
         """log p(sentence | relation), (B,), of `sentences` (B, L), each up to its first END."""
@@ -106,13 +106,13 @@ def discriminator_loss(real, fake, mismatched, corrupted):
 
 
 def generator_loss(log_probs, rewards):
-    """REINFORCE (Williams, 1992): a loss whose gradient raises the mean of `rewards`, both (GROUPS, GROUP).
+    """REINFORCE (Williams, 1992): a loss whose gradient raises the mean of `rewards`, both (G, GROUP).
 
     A sentence is a chain of choices, and no gradient of the discriminator passes through a choice. But the
     gradient of an expected reward is the expectation of reward * (gradient of log p): each sentence becomes
     more or less likely by how much better it did than the mean of its group, in deviations.
     """
-    better = rewards - rewards.mean(dim=1, keepdim=True)  # (GROUPS, GROUP)
+    better = rewards - rewards.mean(dim=1, keepdim=True)  # (G, GROUP)
     return -(better / (rewards.std(dim=1, keepdim=True) + 1e-6) * log_probs).mean()
 
 
@@ -172,12 +172,12 @@ class GAN(nn.Module):
         They are drawn from twice as many, of which the share `keep` with the best scores may be chosen.
         Fewer than `n`, or none, if the generator seldom writes both slots.
         """
-        relations = torch.full((2 * n,), self.relations.index(relation))
-        sentences = self.generator.sample(relations, self.length, rng)  # (2n, L)
-        scores = self.discriminator(relations, sentences)  # (2n,)
-        whole = torch.isin(sentences, HEADS).any(dim=1) & torch.isin(sentences, TAILS).any(dim=1)  # (2n,)
-        whole = whole.nonzero().squeeze(1)  # the places of those with both ends
-        best = whole[scores[whole].argsort(descending=True)][:math.ceil(keep * len(whole))]
+        relations = torch.full((2 * n,), self.relations.index(relation))  # (2 * n,)
+        sentences = self.generator.sample(relations, self.length, rng)  # (2 * n, L)
+        scores = self.discriminator(relations, sentences)  # (2 * n,)
+        whole = torch.isin(sentences, HEADS).any(dim=1) & torch.isin(sentences, TAILS).any(dim=1)  # (2 * n,)
+        whole = whole.nonzero().squeeze(1)  # (E,), the places of those with both ends
+        best = whole[scores[whole].argsort(descending=True)][:math.ceil(keep * len(whole))]  # (K,)
         chosen = best[torch.randperm(len(best), generator=rng)[:n]].tolist()
         return [([self.units[i] for i in sentences[row] if i != END], scores[row].item()) for row in chosen]
 
@@ -209,8 +209,8 @@ def play(gan, examples, confused, alone):
     tests/bench/game.py has both.
     """
     generator, discriminator, rng = gan.generator, gan.discriminator, gan.rng
-    relations = torch.randperm(len(gan.relations), generator=rng)[:GROUPS]  # (GROUPS,)
-    relations = relations.repeat_interleave(GROUP)  # (B,)
+    relations = torch.randperm(len(gan.relations), generator=rng)[:GROUPS]  # (G,)
+    relations = relations.repeat_interleave(GROUP)  # (G * GROUP,)
     real, fake = examples.draw(relations, rng), generator.sample(relations, gan.length, rng)  # (B, L)
     scores = [discriminator(relations, sentences) for sentences in (real, fake)]
     mismatched = torch.tensor(-torch.inf)  # one relation alone has no wrong one: nothing to pay

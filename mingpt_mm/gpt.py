@@ -3,7 +3,8 @@
 Language Models are Unsupervised Multitask Learners (Radford et al., 2019). To GPT-2 a prefix is just more
 positions: whatever stands there as vectors of its width (here: a picture's patches) can be attended to.
 
-Letters: B batch, T tokens, P prefix, C width, V vocabulary.
+Letters: B batch, T tokens, P prefix, C width, V vocabulary, W vocabulary with the rows that fill it up, new
+tokens that were generated.
 """
 
 from dataclasses import dataclass
@@ -82,26 +83,29 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         initialise(self, config.n_embd, config.n_layer)
 
+    def embed(self, tokens, prefix=None, start=0):
+        """tokens (B, T) behind a prefix (B, P, C), at positions from `start` on -> (B, P + T, C)"""
+        x = self.wte(tokens)  # (B, T, C)
+        if prefix is not None:
+            x = torch.cat([prefix, x], dim=1)  # (B, P + T, C)
+        self.check_length(start + x.size(1))
+        return self.dropout(x + self.wpe.weight[start:start + x.size(1)])
+
     def forward(self, tokens, prefix=None, cache=None, last=False):
         """tokens (B, T) int64, prefix (B, P, C) -> logits (B, T, V) of the token that follows each.
 
         With a `cache` (see `new_cache`), prefix and tokens come after the positions that it holds. With
         `last`, only the last token is answered, (B, 1, V): decoding asks for no more.
         """
-        x = self.wte(tokens)  # (B, T, C)
-        if prefix is not None:
-            x = torch.cat([prefix, x], dim=1)  # (B, P + T, C)
-        start = cache[0].length if cache else 0
-        self.check_length(start + x.size(1))
-        x = self.dropout(x + self.wpe.weight[start:start + x.size(1)])  # (B, P + T, C)
+        x = self.embed(tokens, prefix, cache[0].length if cache else 0)  # (B, P + T, C)
         for i, block in enumerate(self.h):
             x = block(x, cache[i] if cache else None)  # (B, P + T, C)
-        T = 1 if last else tokens.size(1)  # the head is dear, and no prediction is asked of the prefix
-        x = self.ln_f(x[:, x.size(1) - T:])  # (B, T, C)
-        head, V = self.wte.weight, self.config.vocab_size
+        asked = 1 if last else tokens.size(1)  # the head is dear, and no prediction is asked of the prefix
+        x = self.ln_f(x[:, x.size(1) - asked:])  # (B, asked, C)
+        head, V = self.wte.weight, self.config.vocab_size  # (V, C)
         if self.config.vocab_multiple > 1:
-            head = F.pad(head, (0, 0, 0, -V % self.config.vocab_multiple))  # rows of zeros below
-        return multiply(x, head)[..., :V]  # (B, T, V)
+            head = F.pad(head, (0, 0, 0, -V % self.config.vocab_multiple))  # (W, C), zeros below
+        return multiply(x, head)[..., :V]  # (B, asked, V)
 
     def check_length(self, positions):
         """Raise BadInput if so many `positions`, prefix and tokens together, do not fit the block size."""
@@ -123,7 +127,7 @@ class GPT(nn.Module):
         """
         while True:
             logits = self(tokens, prefix, cache, last=True)[:, -1]  # (B, V)
-            tokens, prefix = sample_next(logits, **sampling), None  # the prefix stands in the cache now
+            tokens, prefix = sample_next(logits, **sampling), None  # (B, 1); the prefix is in the cache now
             yield tokens
 
     def generate(self, tokens, max_new_tokens, temperature=1.0, top_k=None, top_p=None, prefix=None,
@@ -138,11 +142,11 @@ class GPT(nn.Module):
         done = torch.zeros_like(tokens[:, :1], dtype=torch.bool)  # (B, 1)
         stream = self.stream(tokens, cache, prefix, temperature=temperature, top_k=top_k, top_p=top_p,
                              generator=generator)
-        for _, new in zip(range(max_new_tokens), stream):
+        for count, new in zip(range(1, 1 + max_new_tokens), stream):
             if stop is not None:
                 new = new.masked_fill(done, stop)  # (B, 1)
                 done = done | (new == stop)  # (B, 1)
-            tokens = torch.cat([tokens, new], dim=1)
+            tokens = torch.cat([tokens, new], dim=1)  # (B, T + count)
             if done.all():
                 break
         return tokens

@@ -23,6 +23,13 @@ def read_events(path, step, gan_step):
         raise BadInput(f"{path}: not the log of a run, or damaged ({error}): take it away") from None
 
 
+def must_be_finite(step, values, remedy):
+    """End the run if one of the `values` {name: number} of this `step` is not finite; tell the `remedy`."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise BadInput(f"step {step}: {name} is {value:.3g}{remedy}")
+
+
 class Log:
     """`log.jsonl`, an event a line, told on the screen too; of several processes the first one has it.
 
@@ -32,7 +39,7 @@ class Log:
     def __init__(self, folder, checkpoint, config):
         self.path, self.config, self.events = folder / "log.jsonl", config, []
         if RANK == 0:
-            self.lock = claim(folder, new=checkpoint is None)
+            self.lock = claim(folder)
             if checkpoint and self.path.exists():
                 self.events = read_events(self.path, checkpoint["step"], checkpoint.get("gan_step", 0))
             lines = "".join(json.dumps(event) + "\n" for event in self.events).encode()
@@ -42,9 +49,7 @@ class Log:
     def write(self, event, step, **values):
         """Append {"event": event, "step": step, **values}; a run whose numbers are not finite ends here."""
         numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
-        for name, value in numbers.items():
-            if not math.isfinite(value):
-                raise BadInput(f"step {step}: {name} is {value:.3g}: lower --learning_rate")
+        must_be_finite(step, numbers, ": lower --learning_rate")
         self.events.append({"event": event, "step": step} | values)
         if RANK == 0:
             try:
@@ -59,12 +64,9 @@ class Log:
     def check(self):
         """End the run if one of the steps since the last line had a loss or a gradient that is not finite."""
         for step, values in self.steps.items():
-            for name, value in values.items():
-                if not value.isfinite():
-                    rate, seed = learning_rate(step - 1, self.config), self.config.seed
-                    raise BadInput(f"step {step}: {name} is {value:.3g} (learning rate {rate:.3g}, the batch "
-                                   f"of seed {seed}, step {step - 1}): lower --learning_rate; what "
-                                   "was saved is from before")
+            where = (f"learning rate {learning_rate(step - 1, self.config):.3g}, the batch of seed "
+                     f"{self.config.seed}, step {step - 1}")
+            must_be_finite(step, values, f" ({where}): lower --learning_rate; what was saved is from before")
 
     def step(self, step, norm, tokens, **losses):
         """Note a step's gradient norm and positions, and this process's part of its losses (tensors).
@@ -86,11 +88,7 @@ class Log:
 
     def finish(self, began, measures):
         """Write the "final" record with the last `measures` of a run that `began` then; say what to do."""
-        speeds = [speed for _, speed in self.curve("step", "tokens_per_second")]
+        speeds = [event["tokens_per_second"] for event in self.events if event["event"] == "step"]
         self.write("final", self.config.steps, **measures, seconds=time.perf_counter() - began,
                    tokens_per_second=sum(speeds) / max(1, len(speeds)))
         print(f"python sample.py --run {quote(str(self.path.parent))}")
-
-    def curve(self, event, name):
-        """The [(step, value of `name`), ...] of all events of that kind."""
-        return [(e["step"], e[name]) for e in self.events if e["event"] == event and name in e]

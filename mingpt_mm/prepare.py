@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,8 +49,6 @@ def take_sizes(config, **sizes):
 
 def make_gpt(config, encoding, device):
     """(gpt, config): new, or with the weights that `init` names; sizes of 0 become theirs."""
-    if config.dropout >= 1:
-        raise BadInput(f"--dropout {config.dropout}: must be less than 1")
     multiple = 64 if device.type == "cuda" else 1
     if kind_of(config.init) == "run":
         begun = load_run(Path(config.init))
@@ -72,7 +69,7 @@ def make_gpt(config, encoding, device):
     return gpt, take_sizes(config, **sizes)
 
 
-def make_multimodal(config, encoding, device, frames=0):
+def make_multimodal(config, encoding, device, frames):
     """(model, config): see `make_gpt`; the ViT is new, or has the weights that `vit` names."""
     gpt, config = make_gpt(config, encoding, device)
     if config.vit == "scratch":
@@ -82,12 +79,10 @@ def make_multimodal(config, encoding, device, frames=0):
         vit = ViT.from_pretrained(config.vit)
     config = take_sizes(config, patch_size=vit.config.patch_size, vit_layers=vit.config.n_layer)
     config = replace(config, image_size=config.image_size or vit.config.image_size)
-    if config.image_size % config.patch_size:
-        raise BadInput(f"--image_size {config.image_size} must be a multiple of "
-                       f"--patch_size {config.patch_size}")
-    if frames and config.image_size // config.patch_size % 2:
-        raise BadInput(f"--image_size {config.image_size}: of a clip four patches become one, so it must be "
-                       f"a multiple of {2 * config.patch_size}")
+    unit = config.patch_size * (2 if frames else 1)
+    if config.image_size % unit:
+        raise BadInput(f"--image_size {config.image_size}: must be a multiple of {unit}"
+                       f"{': of a clip four patches become one' if frames else ''}")
     return MultimodalGPT(gpt, vit, frames), config
 
 
@@ -116,10 +111,6 @@ def read_knowledge(config, checkpoint=None):
     if config.text and not whole or (config.kg or config.probes) and not config.text:
         raise BadInput("--text and --kg: give both, with --probes or without, or none for the castle's "
                        "story; with --synthetic none a text alone")
-    if not 0 < config.keep <= 1:
-        raise BadInput(f"--keep {config.keep}: must be more than 0, and 1 at most")
-    if not 0 <= config.two_relations <= 0.5:
-        raise BadInput(f"--two_relations {config.two_relations}: half of the castle's pairs at most")
     text, kg, probes = config.text, config.kg, config.probes
     if not text:
         folder = story_folder(config.seed, config.two_relations)
@@ -146,8 +137,6 @@ def prepare_gan(config, checkpoint, documents, triples):
     gan = GAN.from_checkpoint(checkpoint) if checkpoint else GAN.from_examples(examples, config.seed)
     rows = Examples(gan, examples)
     print(f"{len(rows.rows):,} examples of {len(gan.relations)} relations, {len(gan.units)} units")
-    if len(gan.relations) == 1:
-        print("one relation alone: there are no mismatched sentences to learn from")
     return gan, rows, confusions(triples, gan.relations)
 
 
@@ -165,7 +154,7 @@ def show_gan(config, gan, measures, triples, log, parse):
               distinct_wordings=len({(triple[1], *units) for _, triple, units in written}))
     for _, triple, text in samples:
         print(f"    {triple[1]}: {text}")
-    draw_story(log.path.with_name("progress.png"), log, parse)
+    draw_story(log.path.with_name("progress.png"), log.events, parse)
 
 
 def write_graph(config, gan, triples):
@@ -226,7 +215,7 @@ def prepare_multimodal(config, checkpoint, device, autocast):
     frames = config.frames if any(row.moves for split in splits for row in split) else 0
     captions = (caption for row in splits[0] for caption in row.captions)
     config, encoding, model, state = prepare_model(config, checkpoint, captions, device,
-                                                   partial(make_multimodal, frames=frames))
+                                                   lambda *given: make_multimodal(*given, frames))
     state |= {"loop": "multimodal", "vit": asdict(model.vit.config), "frames": frames, "texts": texts,
               "data": same_data(checkpoint, fingerprint_rows(splits))}
     optimizer = make_optimizer([(model.gpt, config.gpt_rate), (model.vit, config.vit_rate),

@@ -165,8 +165,7 @@ def read_checkpoint(source, layout):
         told = isinstance(error, (ValueError, KeyError, OSError))
         reason = f"{type(error).__name__} {' '.join(str(error).split()) if told else ''}".strip()
         raise BadInput(f"{file}: not such a model's tensors, or damaged ({reason}): fetch it anew") from error
-    whole = [type(size) is int and 0 < size < 2**20 for size in sizes]
-    wrong += [name for name, sound in zip(layout.sizes, whole) if not sound]
+    wrong += [name for name, n in zip(layout.sizes, sizes) if type(n) is not int or not 0 < n < 2**20]
     if not wrong and sizes[-1] % sizes[-2]:
         wrong = layout.sizes[-2:]
     if wrong:

@@ -24,6 +24,9 @@ MAY_CHANGE = ("resume", "out", "steps", "eval_interval", "eval_rows", "log_inter
 
 TOO_LARGE = "not enough memory|allocate memory|Storage size calculation overflowed"  # torch says on a CPU
 
+# The least and the most that some options may be; what must not be 1 may come near it.
+RANGES = {"dropout": (0, 0.99), "keep": (0.01, 1), "two_relations": (0, 0.5), "top_p": (0, 1)}
+
 SIZES = dict.fromkeys(("block_size", "n_layer", "n_head", "n_embd"), 0)
 
 
@@ -69,7 +72,7 @@ class Parser(argparse.ArgumentParser):
 def parse(config_class, argv, prog):
     """The options that stand in `argv`, as a dict; each field of the dataclass `config_class` is an option.
 
-    A number must be finite and at least 0; a whole number at least 1, unless its default is 0.
+    A number must be finite and at least 0; a whole number at least 1, unless its default is 0. Or see RANGES.
     """
     source = "".join(inspect.getsource(c) for c in reversed(config_class.__mro__[:-1]))  # the child's count
     comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", source, re.MULTILINE))
@@ -82,9 +85,9 @@ def parse(config_class, argv, prog):
         parser.add_argument(f"--{field.name}", help=text, **kind)
     given = vars(parser.parse_args(argv))
     for field in fields(config_class):
-        least = 1 if field.type is int and field.default != 0 else 0
-        if field.type in (int, float) and not least <= given.get(field.name, least) < 2**63:
-            raise BadInput(f"--{field.name} {given[field.name]}: must be a number from {least} to 2**63")
+        least, most = RANGES.get(field.name, (int(field.type is int and field.default != 0), 2**63 - 1))
+        if field.type in (int, float) and not least <= given.get(field.name, least) <= most:
+            raise BadInput(f"--{field.name} {given[field.name]}: must be a number from {least} to {most:.3g}")
     return given
 
 
@@ -257,8 +260,6 @@ def start_run(config_class, argv, name):
             given = presets | given
     free = (folder for i in count(1) if not (folder := Path(f"runs/{name}-{i}")).exists())
     folder = Path(given["out"]) if "out" in given else next(free)
-    if folder.is_file():
-        raise BadInput(f"--out {folder}: a file: name a folder")
     if (folder / "last.pt").exists():
         raise BadInput(f"--out {folder}: holds another run: go on with it (--resume), or name another folder")
     return config_class(**given), folder, None, 0, now

@@ -8,7 +8,6 @@ all, so all follow the same one and stay the same. The first process alone speak
 import os
 import signal
 import sys
-from contextlib import suppress
 from shlex import quote
 
 import torch
@@ -39,12 +38,11 @@ def write_file(path, write):
         reason = getattr(error, "strerror", None) or "is the disk full?"
         raise BadInput(f"{path}: cannot be written ({reason}); what was there stays") from error
     finally:
-        with suppress(OSError):  # most often it is not there any more
-            draft.unlink()
+        draft.unlink(missing_ok=True)  # most often it is not there any more
 
 
-def claim(folder, new):
-    """Make `folder` for a `new` run, or take over that of an old one and remove what was left half written.
+def claim(folder):
+    """Make the `folder` of a new run, or take over that of an old one and remove what was left half written.
 
     Other processes are kept out as long as the returned file is open.
     """
@@ -53,8 +51,6 @@ def claim(folder, new):
     try:
         if fcntl:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if new and (folder / "last.pt").exists():
-            raise BlockingIOError
     except (BlockingIOError, PermissionError):
         raise BadInput(f"--out {folder}: another run is at work there: let it end, or name another "
                        "folder") from None

@@ -7,7 +7,6 @@ Letters: B batch, T tokens of the longest text in the batch.
 """
 
 import hashlib
-import io
 import json
 import unicodedata
 from itertools import chain
@@ -49,11 +48,9 @@ class Text:
     """
 
     def __init__(self, file, held_out):
-        self.file, self.held_out, digest = file, held_out, hashlib.sha256()
+        self.file, self.held_out = file, held_out
         with open(file, "rb") as content:
-            for block in iter(lambda: content.read(2**20), b""):
-                digest.update(block)
-        self.digest = digest.hexdigest()
+            self.digest = hashlib.file_digest(content, "sha256").hexdigest()
 
     def __iter__(self):
         number, lines = 0, []
@@ -86,11 +83,8 @@ def read_triples(file):
     if not triples:
         raise BadInput(f"{file}: an empty graph: write a head<TAB>relation<TAB>tail each line")
     once = list(dict.fromkeys(triples))
-    questions = {(head, relation) for head, relation, _ in once}
     if len(once) < len(triples):
         print(f"{file}: {len(triples) - len(once)} lines repeat a triple and are left out")
-    if len(questions) < len(once):
-        print(f"{file}: {len(once) - len(questions)} triples contradict or add to another; all are kept")
     return once
 
 
@@ -140,28 +134,15 @@ def tokenize(documents, encoding, root="runs"):
     into memory; those of other documents are in memory.
     """
     dtype = np.min_scalar_type(encoding.n_vocab)
-
-    def write(file):
-        """Write the tokens, document by document."""
-        for document in documents:
-            file.write(np.array([*encoding.encode_ordinary(document), encoding.eot_token], dtype).tobytes())
-        if isinstance(documents, Text) and documents.digest != Text(documents.file, False).digest:
-            raise BadInput(f"{documents.file}: has changed while it was read: begin again")
-
+    rows = (np.array([*encoding.encode_ordinary(text), encoding.eot_token], dtype) for text in documents)
     if not isinstance(documents, Text):
-        buffer = io.BytesIO()
-        write(buffer)
-        return np.frombuffer(buffer.getbuffer(), dtype)
+        return np.concatenate([*rows])
     key = fingerprint(documents.digest, documents.held_out, PATTERN, pack_encoding(encoding))
     file = Path(root) / f"tokens-{key}"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(file, write)
-    size = file.stat().st_size // dtype.itemsize
-    tokens = np.memmap(file, dtype, mode="r", shape=size) if size else [None]
-    if tokens[-1] != encoding.eot_token:
-        raise BadInput(f"{file}: damaged: remove it, and it is written anew")
-    return tokens
+        write_file(file, lambda draft: draft.writelines(rows))
+    return np.memmap(file, dtype, mode="r")
 
 
 class Documents:

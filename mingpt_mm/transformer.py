@@ -45,21 +45,24 @@ class Attention(nn.Module):
         self.c_attn = Linear(n_embd, 3 * n_embd)  # query, key and value in one matrix product
         self.c_proj = Linear(n_embd, n_embd)
 
+    def heads(self, x):
+        """(B, T, C) -> the query, key and value of each head, (3, B, nh, T, hs)"""
+        qkv = self.c_attn(x).unflatten(2, (3, self.n_head, -1))  # (B, T, 3, nh, hs)
+        return qkv.permute(2, 0, 3, 1, 4)  # (3, B, nh, T, hs)
+
     def forward(self, x, cache=None):
         """(B, T, C) -> (B, T, C). With a `cache`, the T positions come after those that it holds."""
-        B, T, C = x.shape
-        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)  # (B, T, 3, nh, hs)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, nh, T, hs)
+        q, k, v = self.heads(x)  # (B, nh, T, hs)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, nh, S, hs)
-        S, mask = k.size(2), None
+        T, S, mask = q.size(2), k.size(2), None
         if self.causal and 1 < T < S:  # a chunk after a cache: row i sees the cache, and the chunk up to i
             mask = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)  # (T, S)
         # `is_causal` counts from the first key, so it is right only where nothing is cached; it never joins a
         # mask. One query after a cache sees every key: neither is needed.
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal and T == S,
                                            dropout_p=self.dropout if self.training else 0.0)  # (B, nh, T, hs)
-        y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)
+        y = y.transpose(1, 2).flatten(2)  # (B, T, C)
         return self.c_proj(y)
 
 

@@ -4,7 +4,7 @@ An Image is Worth 16x16 Words (Dosovitskiy et al., 2021), section 3.1: one linea
 embedding, a class token comes first, learned positions are added, and then it is GPT-2's stack of blocks
 without the causal mask.
 
-Letters: B batch, H and W the picture's sides, N patches, C width.
+Letters: B batch, H and W the picture's sides, h and w its sides in patches, N = h * w patches, C width.
 """
 
 import math
@@ -41,11 +41,6 @@ class ViTConfig:
     n_head: int = 12
     n_embd: int = 768
 
-    @property
-    def patches(self):
-        """How many patches a picture is cut into."""
-        return (self.image_size // self.patch_size)**2
-
 
 def guess_sizes(tensors):
     """ViTConfig from the shapes; a head of the released ViTs is 64 wide, but 80 in ViT-Huge."""
@@ -64,15 +59,10 @@ LAYOUT = Layout(
     sizes=("image_size", "patch_size", "num_hidden_layers", "num_attention_heads", "hidden_size"),
     guess=guess_sizes,
     renamed={"patch_embeddings": "embeddings.patch_embeddings.projection",
-             "cls_token": "embeddings.cls_token",
-             "position_embeddings": "embeddings.position_embeddings",
-             "h.": "encoder.layer.",
-             "ln_1": "layernorm_before",
-             "attn.c_attn": "attention.attention.*",
-             "attn.c_proj": "attention.output.dense",
-             "ln_2": "layernorm_after",
-             "mlp.c_fc": "intermediate.dense",
-             "mlp.c_proj": "output.dense"},
+             "cls_token": "embeddings.cls_token", "position_embeddings": "embeddings.position_embeddings",
+             "h.": "encoder.layer.", "ln_1": "layernorm_before", "ln_2": "layernorm_after",
+             "attn.c_attn": "attention.attention.*", "attn.c_proj": "attention.output.dense",
+             "mlp.c_fc": "intermediate.dense", "mlp.c_proj": "output.dense"},
     transposed=(),
 )
 
@@ -86,10 +76,10 @@ class ViT(nn.Module):
         # A convolution that steps by its own width is a linear layer for each patch.
         self.patch_embeddings = nn.Conv2d(3, config.n_embd, config.patch_size, stride=config.patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.n_embd))
-        self.position_embeddings = nn.Parameter(torch.empty(1, 1 + config.patches, config.n_embd))
-        self.h = nn.ModuleList(
-            Block(config.n_embd, config.n_head, causal=False, gelu="none", eps=1e-12)
-            for _ in range(config.n_layer))
+        patches = (config.image_size // config.patch_size)**2
+        self.position_embeddings = nn.Parameter(torch.empty(1, 1 + patches, config.n_embd))
+        self.h = nn.ModuleList(Block(config.n_embd, config.n_head, causal=False, gelu="none", eps=1e-12)
+                               for _ in range(config.n_layer))
         self.layernorm = nn.LayerNorm(config.n_embd, eps=1e-12)
         initialise(self, config.n_embd, config.n_layer)
         # A patch embedding sums 3 * 16 * 16 pixels at any width; at a small one, positions of 0.02 drown
@@ -105,7 +95,7 @@ class ViT(nn.Module):
         side = self.config.image_size // self.config.patch_size
         if rows == columns == side:
             return self.position_embeddings
-        first, grid = self.position_embeddings.split([1, side * side], dim=1)
+        first, grid = self.position_embeddings.split([1, side**2], dim=1)  # (1, 1, C), (1, side**2, C)
         grid = grid.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, C, side, side)
         grid = F.interpolate(grid, (rows, columns), mode="bicubic")  # (1, C, rows, columns)
         return torch.cat([first, grid.flatten(2).transpose(1, 2)], dim=1)
@@ -115,7 +105,7 @@ class ViT(nn.Module):
 
         H and W need not be the model's own; what is left of them beside whole patches is not seen.
         """
-        x = self.patch_embeddings(pixels)  # (B, C, H / patch_size, W / patch_size)
+        x = self.patch_embeddings(pixels)  # (B, C, h, w)
         positions = self.positions(x.size(2), x.size(3))  # (1, 1 + N, C)
         x = x.flatten(2).transpose(1, 2)  # (B, N, C)
         x = torch.cat([self.cls_token.expand(x.size(0), -1, -1), x], dim=1)  # (B, 1 + N, C)

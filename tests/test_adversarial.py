@@ -19,7 +19,6 @@ from mingpt_mm.draw import COLOURS, RIGHT, WRONG, draw_story
 from mingpt_mm.gan import GAN
 from mingpt_mm.evaluate import score
 from mingpt_mm.gpt import GPT, GPTConfig
-from mingpt_mm.log import Log
 from mingpt_mm.multimodal import restore
 from mingpt_mm.run import load_checkpoint
 from mingpt_mm.story import make_parser
@@ -72,9 +71,7 @@ def test_a_run_tells_what_it_measured(gan_run):
 def test_the_picture_shows_true_sentences_in_green_and_false_ones_in_red(tmp_path):
     for text, present, absent in (("Ann loves Bob.", RIGHT, WRONG), ("Bob loves Ann.", WRONG, RIGHT)):
         event = {"event": "gan", "step": 100, "sentences": [[-1.5, ["Ann", "loves", "Bob"], text]]}
-        log = Log(tmp_path, None, train.AdversarialConfig())
-        log.events = [event, {"event": "eval", "step": 1, "val_loss": 1.0}]
-        draw_story(tmp_path / "p.png", log, make_parser())
+        draw_story(tmp_path / "p.png", [event, {"event": "eval", "step": 1, "val_loss": 1.0}], make_parser())
         pixels = {colour for _, colour in Image.open(tmp_path / "p.png").getcolors(2**20)}
         assert ImageColor.getrgb(present) in pixels and ImageColor.getrgb(absent) not in pixels
 
@@ -105,7 +102,7 @@ def test_the_default_run_knows_what_only_the_graph_says(default_run):
     assert record["recall_neither"] <= 0.2 and record["ranking_graph_only"] >= 0.8
     assert record["faithfulness"] >= 0.88 and record["distinct_wordings"] >= 60
     assert record["discriminator_accuracy"] >= 0.9
-    assert "facts that stand only in the graph: " in output
+    assert "recall_graph_only" in output
     assert output.splitlines()[-1] == "python sample.py --run runs/adversarial-1"
 
 
@@ -236,10 +233,10 @@ def test_released_weights_come_with_gpt2s_encoding():
     assert load_checkpoint(Path("run/last.pt"))["encoding"] == "gpt2"
 
 
-def test_one_relation_alone_has_no_mismatch_and_goes_on(capsys):
+def test_one_relation_alone_has_no_mismatch_and_goes_on():
     kg = "".join(f"{a}\ttwinned with\t{b}\n" for a in CITIES for b in CITIES if a < b)
     train.main([*TINY, *write(kg=kg), "--out", "run"])
-    assert "one relation alone" in capsys.readouterr().out
+    assert final("run")["step"] == 12
 
 
 def test_a_relation_without_a_sentence_is_told_as_a_template(capsys):
@@ -248,11 +245,10 @@ def test_a_relation_without_a_sentence_is_told_as_a_template(capsys):
     assert "how to say 'orbits': its 2 triples are told as templates" in capsys.readouterr().out
 
 
-def test_duplicate_and_contradictory_triples_are_told(capsys):
+def test_duplicate_triples_are_told(capsys):
     kg = "Ulm\ttwinned with\tYork\nUlm\ttwinned with\tYork\nUlm\ttwinned with\tŁódź\nUlm\tnorth of\tYork\n"
     train.main([*TINY, *write(kg=kg), "--synthetic", "templates", "--out", "run"])
-    out = capsys.readouterr().out
-    assert "kg.tsv: 1 lines repeat a triple" in out and "kg.tsv: 1 triples contradict or add to another" in out
+    assert "kg.tsv: 1 lines repeat a triple" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options, message", [
@@ -279,9 +275,9 @@ def test_files_that_cannot_be_read_are_refused(capsys):
 
 @pytest.mark.parametrize("argv, message", [
     (["--synthetic", "magic"], "--synthetic magic: must be one of gan, mle, templates, linear, none"),
-    (["--text", "text.txt"], "--text and --kg: give both"), (["--keep", "0"], "--keep 0.0: must be more than 0"),
+    (["--text", "text.txt"], "--text and --kg: give both"), (["--keep", "0"], "--keep 0.0: must be a number from 0.01 to 1"),
     (["--probes", "probes.jsonl"], "--text and --kg: give both"), (["--keep", "2"], "--keep 2.0"), (["--two_relations", "2"], "--two_relations 2.0"),
-    (["--dropout", "1"], "--dropout 1.0: must be less than 1"),
+    (["--dropout", "1"], "--dropout 1.0: must be a number from 0 to 0.99"),
 ])
 def test_bad_options_are_refused(capsys, argv, message):
     assert message in refuse(capsys, train, [*TINY, *argv])

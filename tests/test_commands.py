@@ -1,7 +1,7 @@
 """train.py and sample.py as a user calls them: what they do, and what they say to bad input."""
 
+import functools
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -164,6 +164,29 @@ def test_evaluating_more_often_changes_nothing_in_the_training(folder):
     assert weights("often") == weights("once")
 
 
+def test_a_compiled_run_saves_what_any_run_saves(folder, monkeypatch):
+    """Its model's own names have `_orig_mod.` before them; without a compiler, "eager" runs what was traced."""
+    argv = ["--data", str(folder), *TINY, "--steps", "3", "--dropout", "0"]
+    train.main([*argv, "--out", "plain"])
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    train.main([*argv, "--out", "compiled", "--compile"])
+    plain, compiled = (load_checkpoint(Path(run) / "last.pt")["model"] for run in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    assert all(torch.allclose(plain[name], compiled[name], atol=1e-5) for name in plain)
+
+
+def test_a_crash_in_the_evaluation_costs_nothing(folder, monkeypatch):
+    evaluate, calls = train.evaluate_captions, iter(["at step 0"])
+
+    def crash_at_the_second(*args, **options):
+        next(calls)
+        return evaluate(*args, **options)
+    monkeypatch.setattr(train, "evaluate_captions", crash_at_the_second)
+    with pytest.raises(StopIteration):
+        train.main(["--data", str(folder), *TINY, "--out", "run"])
+    assert load_checkpoint(Path("run/last.pt"))["step"] == 10
+
+
 def test_accumulating_gradients_changes_the_training_by_rounding_only(folder):
     options = ["--data", str(folder), *TINY, "--dropout", "0", "--log_interval", "1"]
     train.main([*options, "--out", "whole"])
@@ -266,7 +289,7 @@ def test_another_resolution_than_the_vit_was_trained_at(folder, parts, capsys):
     (["--vit", "gpt"], "loaded here: model_type 'gpt2'"),
     (["--n_embd", "48"], "--n_embd 48: the weights have 24: leave it out"),
     (["--patch_size", "4"], "--patch_size 4: the weights have 8"),
-    (["--image_size", "20"], "--image_size 20 must be a multiple of --patch_size 8"),
+    (["--image_size", "20"], "--image_size 20: must be a multiple of 8"),
     (["--vocab_size", "258"], "are not the 258 of --tokenizer bpe: give the one that it knows"),
     (["--gpt_rate", "0", "--vit_rate", "0", "--connector_rate", "0"], "--connector_rate: one must be more than 0"),
 ])
@@ -404,18 +427,6 @@ def test_an_error_of_the_program_itself_is_not_hidden():
 # ---- clips ----
 
 CLIPS = [*TINY, "--image_size", "32", "--frames", "2"]
-
-
-@pytest.fixture
-def clips(folder):
-    """The data folder `folder` with twelve clips more, in which one colour follows another."""
-    lines = (folder / "captions.jsonl").read_text()
-    for i, (first, then) in enumerate([*itertools.permutations(["red", "blue", "lime"], 2)] * 2):
-        frames = [Image.new("RGB", (20, 16), colour) for colour in (first, then)]
-        frames[0].save(folder / f"{i}.gif", save_all=True, append_images=frames[1:], duration=100)
-        lines += json.dumps({"video": f"{i}.gif", "captions": [f"{first}, then {then}"]}) + "\n"
-    (folder / "captions.jsonl").write_text(lines)
-    return folder
 
 
 def run_of(folder):

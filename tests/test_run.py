@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from mingpt_mm import BadInput
-from mingpt_mm.draw import draw_progress
+from mingpt_mm.draw import curve, draw_sheet
 from mingpt_mm.log import Log
 from mingpt_mm.run import (FORMAT, Config, choose_device, learning_rate, load_checkpoint, make_optimizer, parse, save,
                            start_run)
@@ -147,14 +147,14 @@ def test_the_log_of_a_resumed_run_forgets_what_came_later(tmp_path):
     log.write("eval", 20, val_loss=0.5)
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(e["event"], e["step"]) for e in events] == [("step", 10), ("eval", 10), ("step", 20), ("eval", 20)]
-    assert log.curve("eval", "val_loss") == [(10, 0.2), (20, 0.5)]
+    assert curve(log.events, "eval", "val_loss") == [(10, 0.2), (20, 0.5)]
 
 
 def test_the_picture_shows_right_in_green_and_wrong_in_red(tmp_path):
     curves = {"training": [(1, 3.0), (9, 0.01)], "validation": []}
     square = Image.new("RGB", (8, 8), "blue")
     for caption, present, absent in (("a bat", (17, 119, 51), (204, 34, 34)), ("a key", (204, 34, 34), (17, 119, 51))):
-        draw_progress(tmp_path / "p.png", [(curves, "loss")], [(square, caption, ["a bat"])])
+        draw_sheet(tmp_path / "p.png", [(curves, "loss")], [[(square, caption, ["a bat"])]])
         pixels = {colour for _, colour in Image.open(tmp_path / "p.png").getcolors(2**16)}
         assert present in pixels and absent not in pixels and (0, 0, 255) in pixels
 
@@ -162,7 +162,7 @@ def test_the_picture_shows_right_in_green_and_wrong_in_red(tmp_path):
 def test_labels_of_curves_that_end_at_one_place_find_room(tmp_path):
     for level in (0.0, 0.4, 0.5, 0.6, 1.0):
         curves = {name: [(0, 0.0), (9, level)] for name in "abc"}
-        draw_progress(tmp_path / "p.png", [(curves, "shares", True)], lines=[[(9, "text", "#000000")]])
+        draw_sheet(tmp_path / "p.png", [(curves, "shares", True)], lines=[[(9, "text", "#000000")]])
     assert Image.open(tmp_path / "p.png").width == 960
 
 

@@ -66,7 +66,7 @@ def text_step(bench):
 
 def pictures_step(bench):
     """A training step on pictures and captions, ViT-B/16 and GPT-2 124M, 196 patches and 32 tokens"""
-    side, P, T = bench.vit.image_size, bench.vit.patches, 32
+    side, P, T = bench.vit.image_size, (bench.vit.image_size // bench.vit.patch_size)**2, 32
     for B in (2, 8) if bench.device.type == "cpu" else (32,):
         pixels, batch = torch.randn(B, 3, side, side, device=bench.device), text(bench, B, T)
         for frozen in (False, True):
