@@ -9,9 +9,13 @@
     python sample.py --prompt TEXT --choices "the crypt|the tower"        which is likelier?
     python sample.py --synthesize HEAD RELATION TAIL       what the GAN of a run writes, with its scores
     python sample.py --init gpt2 --prompt TEXT   ask a released GPT-2
+    python sample.py ... --explain out.png       draw what it looks at, or what a run's GAN wrote over time
     python sample.py --help                      all options
+
+Letters: F frames, S pixels a side.
 """
 
+import math
 import re
 import sys
 from dataclasses import dataclass
@@ -24,14 +28,17 @@ from mingpt_mm.alignment import fill
 from mingpt_mm.castle import world_folder
 from mingpt_mm.chat import Chat
 from mingpt_mm.data import read_captions
+from mingpt_mm.draw import draw_sheet, draw_story
 from mingpt_mm.evaluate import score
+from mingpt_mm.explain import explain_caption, explain_text
 from mingpt_mm.gan import GAN
 from mingpt_mm.gpt import GPT
 from mingpt_mm.images import read_clip, read_image
 from mingpt_mm.linear import in_rows
+from mingpt_mm.log import read_events
 from mingpt_mm.multimodal import restore
-from mingpt_mm.run import choose_device, kind_of, load_run, newest_run, parse, run_command
-from mingpt_mm.story import story_folder
+from mingpt_mm.run import choose_device, load_run, newest_run, parse, run_command
+from mingpt_mm.story import make_parser, story_folder
 from mingpt_mm.text import GROUPS, read_probes
 from mingpt_mm.tokenizer import gpt2_encoding, unpack_encoding
 from mingpt_mm.vit import preprocess
@@ -51,6 +58,7 @@ class SampleConfig:
     choices: str = ""  # rank these continuations of the prompt, with "|" between them
     synthesize: tuple = ()  # HEAD RELATION TAIL: the GAN of an adversarial run puts this triple into words
     max_new_tokens: int = 100  # the most tokens to write; a text that ends, or fills the context, is shorter
+    explain: str = ""  # draw into this PNG what words look at, or the heads of a text, or what a GAN wrote
     num_samples: int = 1  # texts for each picture or prompt
     temperature: float = 0.0  # 0 takes the likeliest token each time; 1 samples as the model believes
     top_k: int = 0  # sample from so many of the likeliest tokens; 0: from all
@@ -61,8 +69,6 @@ class SampleConfig:
 
 def load_released(source, device):
     """(GPT, GPT-2's encoding, no checkpoint) with the released weights of `source`."""
-    if kind_of(source) == "run":
-        raise BadInput(f"--init {source}: a run: ask it with --run {source}")
     gpt, encoding = in_rows(GPT.from_pretrained(source)).to(device), gpt2_encoding()
     if gpt.config.vocab_size != encoding.n_vocab:
         raise BadInput(f"--init {source}: {gpt.config.vocab_size:,} tokens are not those of GPT-2, the only "
@@ -116,6 +122,7 @@ def describe(model, encoding, config, trained, sampling):
     if not shown:
         rows = read_captions(trained["data"] or world_folder(trained["seed"], trained["world"]))[1][:6]
         shown = [(row.file, row.moves, row.captions) for row in rows]
+    sheet = []
     for path, moves, truths in shown:
         pixels = see(path, moves, model, trained["image_size"])
         if config.choices:
@@ -126,8 +133,11 @@ def describe(model, encoding, config, trained, sampling):
         for caption in model.caption(pixels, encoding, config.prompt, **sampling):
             verdict = "" if truths is None else "  (right)" if caption in truths else f"  (it is {truths[0]})"
             print(f"{path}: {caption}{verdict}")
+            sheet += [explain_caption(model, encoding, pixels[:1], caption)] if config.explain else []
             if config.ask:
                 print(*model.gpt.complete(encoding, f"{caption.split(',')[0]} {config.ask}", **sampling))
+    if config.explain:
+        draw_sheet(Path(config.explain), pictures=sheet, across=9)
 
 
 def talk(model, encoding, trained, sampling):
@@ -154,12 +164,20 @@ def talk(model, encoding, trained, sampling):
             return print()
 
 
+def go_on(gpt, encoding, config, sampling):
+    """Print how the model goes on from the prompt."""
+    texts = [gpt.complete(encoding, config.prompt, **sampling)[0] for _ in range(config.num_samples)]
+    print(*texts, sep="\n")
+    if config.explain:
+        draw_sheet(Path(config.explain), pictures=explain_text(gpt, encoding, texts[0]), across=4)
+
+
 def ask(gpt, encoding, trained, sampling):
     """Print how the model answers three probes of each group of its own run."""
     if trained["text"] and not trained["probes"]:
         raise BadInput("--prompt: give one; this run has no probes to show")
-    story = story_folder(trained["seed"], trained["two_relations"])
-    probes = read_probes(trained["probes"] or story / "probes.jsonl")
+    file = trained["probes"] or story_folder(trained["seed"], trained["two_relations"]) / "probes.jsonl"
+    probes = read_probes(file)
     for group in GROUPS:
         for probe in [probe for probe in probes if probe["group"] == group][:3]:
             text, = gpt.complete(encoding, probe["prompt"], **sampling)
@@ -176,14 +194,15 @@ def main(argv):
         raise BadInput("--init: released weights are no run and saw no picture: give a --prompt or --chat")
     if config.ask and (not shown or config.choices):
         raise BadInput(f"--ask {config.ask}: of whom? give an --image or a --video, and no --choices")
-    if config.top_p > 1:
-        raise BadInput(f"--top_p {config.top_p}: a probability, 1 at most")
     if config.chat and (shown or config.prompt or config.choices or config.synthesize):
         raise BadInput("--chat: say it in the chat; /image FILE shows a picture there")
+    if config.explain and (config.chat or config.choices or config.synthesize):
+        raise BadInput("--explain: of pictures, a prompt or a run: without --chat, --choices, --synthesize")
     if config.init:
         model, encoding, checkpoint = load_released(config.init, device)
     else:
-        checkpoint = load_run(Path(config.run) if config.run else newest_run())
+        folder = Path(config.run) if config.run else newest_run()
+        checkpoint = load_run(folder)
         model, encoding = restore(checkpoint).to(device), unpack_encoding(checkpoint["encoding"])
     sees, gpt, trained = "vit" in checkpoint, getattr(model, "gpt", model), checkpoint.get("config")
     if shown and not sees:
@@ -200,10 +219,12 @@ def main(argv):
     elif config.choices:
         choose(gpt, encoding, config)
     elif config.prompt or config.init:
-        for _ in range(config.num_samples):
-            print(*gpt.complete(encoding, config.prompt, **sampling))
+        go_on(gpt, encoding, config, sampling)
     else:
         ask(gpt, encoding, trained, sampling)
+        if config.explain:
+            events = read_events(folder / "log.jsonl", math.inf, math.inf)
+            draw_story(Path(config.explain), events, None if trained["text"] else make_parser(), most=100)
 
 
 if __name__ == "__main__":
