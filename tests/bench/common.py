@@ -10,9 +10,11 @@ from statistics import mean
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run(loop, folder, options, alone):
-    """The "final" record of a run of train.py in the new `folder`, which has one thread if it is not alone."""
-    command = [sys.executable, str(ROOT / "train.py"), loop, "--out", str(folder), *map(str, options)]
+def run(loop, folder, options, alone, root=ROOT):
+    """The "final" record of a run of train.py, of the checkout at `root`, in the new `folder`; it has one thread if it is
+    not alone.
+    """
+    command = [sys.executable, str(root / "train.py"), loop, "--out", str(folder), *map(str, options)]
     environment = os.environ | ({} if alone else {"OMP_NUM_THREADS": "1"})
     process = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder.parent)
     if process.returncode:
