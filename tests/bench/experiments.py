@@ -78,7 +78,8 @@ EXPERIMENTS = {
     "a GPT that sees the future": [
         ("mingpt_mm/gpt.py", "config.n_head, dropout=", "config.n_head, causal=False, dropout=")],
     "a GPT without positions": [("mingpt_mm/gpt.py", POSITIONS, "self.dropout(x)")],
-    "patches that see each other in the GPT": [
+    "two blocks in the GPT": [],
+    "two blocks, and patches that see each other": [
         ("mingpt_mm/transformer.py", MASK, MASK + SEEING),
         ("mingpt_mm/transformer.py", "self.causal and T == S,", "self.causal and T == S and mask is None,")],
     "a ViT without positions": [("mingpt_mm/vit.py", "x = x + positions", "x = x + 0 * positions")],
@@ -94,7 +95,9 @@ EXPERIMENTS = {
     "a world of crowds": [("mingpt_mm/castle.py", WORLDS, CROWDS + WORLDS + ' "crowds": crowds,')],
     "a new relation": [("mingpt_mm/story.txt", "eats: thing", RELATION + "eats: thing")],
 }
-OPTIONS = {"one head": ["--n_head", 1], "bytes instead of a BPE": ["--vocab_size", 257, "--block_size", 96],
+OPTIONS = {"one head": ["--n_head", 1], "two blocks in the GPT": ["--n_layer", 2],
+           "two blocks, and patches that see each other": ["--n_layer", 2],
+           "bytes instead of a BPE": ["--vocab_size", 257, "--block_size", 96],
            "no warm-up": ["--warmup", 1], "a world of crowds": ["--world", "crowds"]}
 LOOPS = {"a new relation": "adversarial"}  # all others: multimodal
 
