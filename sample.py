@@ -220,11 +220,11 @@ def main(argv):
         choose(gpt, encoding, config)
     elif config.prompt or config.init:
         go_on(gpt, encoding, config, sampling)
+    elif config.explain:
+        events = read_events(folder / "log.jsonl", math.inf, math.inf)
+        draw_story(Path(config.explain), events, None if trained["text"] else make_parser(), most=100)
     else:
         ask(gpt, encoding, trained, sampling)
-        if config.explain:
-            events = read_events(folder / "log.jsonl", math.inf, math.inf)
-            draw_story(Path(config.explain), events, None if trained["text"] else make_parser(), most=100)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
     python train.py LOOP --resume                go on with the newest run, one of that loop
     python train.py LOOP --help                  all options
 
-The folder of the run gets last.pt, best.pt, log.jsonl and progress.png.
+The folder of the run gets last.pt, log.jsonl and progress.png, and of the multimodal loop best.pt.
 
 Letters: B batch, T tokens.
 """

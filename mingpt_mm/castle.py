@@ -12,7 +12,6 @@ import json
 import random
 import tempfile
 import zlib
-from contextlib import suppress
 from functools import partial
 from itertools import combinations, product
 from pathlib import Path
@@ -187,7 +186,7 @@ def written_once(name, sources, write):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".castle-") as draft:
             write(Path(draft) / "world")
-            with suppress(OSError):  # another run has written it meanwhile
+            if not folder.exists():  # another run may have written it meanwhile
                 (Path(draft) / "world").rename(folder)
     return folder
 

@@ -58,9 +58,6 @@ def read_captions(folder):
     Where no row has the split "val", every tenth training row is held out for validation.
     """
     file = Path(folder) / "captions.jsonl"
-    if not file.is_file():
-        raise BadInput(f"{file}: no such file: put it there, or name another --data (for sample.py an "
-                       "--image)")
     lines = enumerate(file.read_bytes().split(b"\n"), 1)
     rows = [read_row(line, f"{file}:{number}", file.parent) for number, line in lines if line.strip()]
     train, val = ([row for row in rows if row.split == split] for split in ("train", "val"))

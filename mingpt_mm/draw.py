@@ -1,4 +1,7 @@
-"""`progress.png`: what a run shows of itself, as curves, captioned pictures and the GAN's sentences."""
+"""Pictures of a run: progress.png with curves, captions and the GAN's sentences, and the sheets of sample.py.
+
+Letters: F frames, S pixels a side.
+"""
 
 import math
 import textwrap
@@ -75,7 +78,7 @@ def draw_sheet(path, charts=(), pictures=(), lines=(), across=6):
     """
     height = 370 if len(charts) == 1 else 270
     bottom = height * len(charts)
-    most = bottom + 600 * sum(math.ceil(len(row) / across) for row in pictures) + 20 * len(lines) + 10
+    most = bottom + 900 * sum(math.ceil(len(row) / across) for row in pictures) + 20 * len(lines) + 10
     image = Image.new("RGB", (960, most), "white")
     draw = ImageDraw.Draw(image)
     for i, chart in enumerate(charts):

@@ -28,7 +28,7 @@ def attention(gpt, tokens, prefix=None):
     for block in gpt.h:
         q, k, _ = block.attn.heads(block.ln_1(x))  # (B, nh, S, hs)
         scores = q @ k.mT / math.sqrt(q.size(3))  # (B, nh, S, S)
-        later = torch.ones_like(scores, dtype=torch.bool).triu(1)  # (B, nh, S, S)
+        later = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1) & block.attn.causal  # (S, S)
         found.append(scores.masked_fill(later, -torch.inf).softmax(dim=3))
         x = block(x)  # (B, S, C)
     return found
@@ -47,17 +47,19 @@ def lit(pixels, weights, frames=1):
 
     The patch with the most of `weights` (P,) is as it was, and the others are darker.
     """
-    light = weights.view(frames, 1, -1) / weights.max()  # (F, 1, h * h)
+    light = weights.view(frames, 1, -1) / weights.max().clamp(min=1e-9)  # (F, 1, h * h)
     light = light.unflatten(2, (math.isqrt(light.size(2)), -1))  # (F, 1, h, h)
     light = F.interpolate(light, pixels.shape[-2:])  # (F, 1, H, H)
-    return tile(((pixels + 1) * 127.5 * (0.3 + 0.7 * light)).byte().cpu().numpy())
+    return tile(((pixels + 1) * 127.5 * (0.3 + 0.7 * light)).round().byte().cpu().numpy())
 
 
+@torch.no_grad()
 def explain_caption(model, encoding, pixels, caption):
     """For `draw_sheet`: pixels (1, 3, H, H) or (1, F, 3, H, H), and what each word of `caption` looks at.
 
     That is, for each block, how much the choice of the word took from each patch, in the mean of the heads;
-    and below it the share that it took from all patches together.
+    and below it the share that it took from all patches together. The caption is encoded anew: of one that
+    was sampled these may be other tokens than those that were drawn.
     """
     prefix = model.embed(pixels)  # (1, P, C)
     P, frames = prefix.size(1), model.frames or 1
@@ -74,7 +76,7 @@ def explain_caption(model, encoding, pixels, caption):
 
 
 def explain_text(gpt, encoding, text, side=219):
-    """For `draw_sheet`: for each head a square, its rows of `attention`, dark where a token takes much.
+    """For `draw_sheet`: for each head a table, row by row its `attention`, dark where a token takes much.
 
     The first token is the one that begins every text.
     """
@@ -86,7 +88,7 @@ def explain_text(gpt, encoding, text, side=219):
         for j, head in enumerate(weights[0], 1):
             image = Image.new("RGB", (side, side), "white")
             square = Image.fromarray((255 - 255 * head).byte().cpu().numpy())
-            image.paste(square.resize((side - 70, side), Image.Resampling.NEAREST), (70, 0))
+            image.paste(square.resize((side - 70, side), Image.Resampling.BOX), (70, 0))
             for row in range(0, len(tokens), math.ceil(len(tokens) * 14 / side)):  # as many as can be read
                 place = 64, (row + 0.5) * side / len(tokens)
                 ImageDraw.Draw(image).text(place, labels[row], INK, FONT, "rm")

@@ -76,7 +76,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Did a person write this sentence, and of this relation between its head and its tail?"""
+    """Did a person write this sentence, and of this relation between its head and its tail?
+
+    It sees a sentence as units, with slots where the names stood, and the relation: never a name, so it
+    cannot know whether a fact is true.
+    """
 
     def __init__(self, n_units, n_relations, length):
         super().__init__()

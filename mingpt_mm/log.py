@@ -39,7 +39,7 @@ class Log:
     def __init__(self, folder, checkpoint, config):
         self.path, self.config, self.events = folder / "log.jsonl", config, []
         if RANK == 0:
-            self.lock = claim(folder)
+            self.lock = claim(folder, new=checkpoint is None)
             if checkpoint and self.path.exists():
                 self.events = read_events(self.path, checkpoint["step"], checkpoint.get("gan_step", 0))
             lines = "".join(json.dumps(event) + "\n" for event in self.events).encode()
@@ -52,12 +52,8 @@ class Log:
         must_be_finite(step, numbers, ": lower --learning_rate")
         self.events.append({"event": event, "step": step} | values)
         if RANK == 0:
-            try:
-                with open(self.path, "a") as file:
-                    file.write(json.dumps(self.events[-1]) + "\n")
-            except OSError as error:
-                raise BadInput(f"{self.path}: cannot be written ({error.strerror}): make room, then go on "
-                               "with --resume") from error
+            with open(self.path, "a") as file:
+                file.write(json.dumps(self.events[-1]) + "\n")
         told = (f"{name} {value:{',.0f' if value >= 1000 else '.4g'}}" for name, value in numbers.items())
         print(f"{event} {step}: " + ", ".join(told), flush=True)
 

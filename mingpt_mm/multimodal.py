@@ -2,11 +2,12 @@
 
 A ViT turns the picture into patch embeddings, a connector (one linear layer, as in Visual Instruction Tuning,
 Liu et al., 2023, section 4.1) brings them to the GPT's width, and there they stand in front of the token
-embeddings. The GPT's own causal mask lets each word see the whole picture and the words before it.
+embeddings. The GPT's own causal mask lets each position see those before it alone: a word sees the whole
+picture and the words before it, and a patch, which stands before all words, sees none.
 
 A clip is a row of pictures, `[frame 1 | frame 2 | ... | tokens]`, seen by the same ViT one by one. So that it
-fits, a square of four neighbouring patches becomes one; so that their order can be told, each frame has an
-embedding.
+fits, a square of four neighbouring patches becomes one. Each frame has an embedding, which says "the second"
+in one vector; the GPT's positions say it too, but in another way for each patch.
 
 Letters: B batch, T tokens, V vocabulary, F frames, P positions of what is seen, C width of the GPT, D width
 of the ViT, H and W the sides of a picture, in pixels or (in `pool`, of N pictures) in patches.
@@ -30,7 +31,10 @@ def pool(patches):
 
 
 class Connector(nn.Linear):
-    """What the ViT sees, (B, P, D) or of clips pooled (B, P, 4 * D), as a prefix for the GPT, (B, P, C)."""
+    """What the ViT sees, (B, P, D) or of clips pooled (B, P, 4 * D), as a prefix for the GPT, (B, P, C).
+
+    To all patches of a frame of a clip the same vector is added, that frame's embedding.
+    """
 
     def __init__(self, D, C, frames):
         super().__init__(4 * D if frames else D, C)

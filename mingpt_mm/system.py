@@ -38,11 +38,12 @@ def write_file(path, write):
         reason = getattr(error, "strerror", None) or "is the disk full?"
         raise BadInput(f"{path}: cannot be written ({reason}); what was there stays") from error
     finally:
-        draft.unlink(missing_ok=True)  # most often it is not there any more
+        if os.path.exists(draft):  # most often it is not there any more
+            draft.unlink()
 
 
-def claim(folder):
-    """Make the `folder` of a new run, or take over that of an old one and remove what was left half written.
+def claim(folder, new):
+    """Make `folder` for a `new` run, or take over that of an old one and remove what was left half written.
 
     Other processes are kept out as long as the returned file is open.
     """
@@ -51,6 +52,8 @@ def claim(folder):
     try:
         if fcntl:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if new and (folder / "last.pt").exists():
+            raise BlockingIOError
     except (BlockingIOError, PermissionError):
         raise BadInput(f"--out {folder}: another run is at work there: let it end, or name another "
                        "folder") from None
@@ -112,6 +115,8 @@ def part():
     if WORLD > 1:
         total(torch.zeros(()))  # waits for the first one, which measures a while longer
         distributed.destroy_process_group()
+        sys.stdout.flush()
+        os._exit(0)  # threads of gloo that still let go of tensors must not meet a Python that is ending
 
 
 def lost(error):

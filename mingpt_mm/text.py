@@ -142,6 +142,9 @@ def tokenize(documents, encoding, root="runs"):
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, lambda draft: draft.writelines(rows))
+        if documents.digest != Text(documents.file, documents.held_out).digest:
+            file.unlink()
+            raise BadInput(f"{documents.file}: has changed while it was read: begin again")
     return np.memmap(file, dtype, mode="r")
 
 

@@ -353,7 +353,7 @@ def test_gpt2_encoding_serves_as_the_tokenizer(folder, monkeypatch, tmp_path):
     (["nonsense"], "nonsense: no such loop; there is multimodal, adversarial"),
     (["--lerning_rate", "1"], "unrecognized arguments: --lerning_rate"),
     (["--learning_rate", "-1"], "--learning_rate -1.0: must be a number from 0"),
-    (["--data", "nowhere"], "nowhere/captions.jsonl: no such file"),
+    (["--data", "nowhere"], "nowhere/captions.jsonl: No such file"),
     (["--data", "DATA", "--n_embd", "25"], "--n_embd 25 must be a multiple of --n_head 2"),
     (["--data", "DATA", "--tokenizer", "nltk"], "--tokenizer nltk: must be bpe or gpt2"),
     (["--data", "DATA", "--block_size", "6"], "raise --block_size by"),

@@ -151,7 +151,7 @@ TABLE = [
 
     # ---- pictures and clips ----
     ("train.py --data nowhere",
-     "nowhere/captions.jsonl: no such file: put it there, or name another --data (for sample.py an --image)"),
+     "nowhere/captions.jsonl: No such file or directory"),
     ("train.py --data pictures", {CAPTIONS: plus('{"image": ')},
      "pictures/captions.jsonl:13: not JSON (…): write one object a line"),
     ("train.py --data pictures", {CAPTIONS: plus("[" * 50_000)},
@@ -278,7 +278,7 @@ TABLE = [
     ("sample.py --run run", {"run/best.pt": cut},
      "run/best.pt: not a checkpoint, or damaged (BadZipFile): take a copy of it, or begin a new run"),
     ("sample.py --run run", {CAPTIONS: GONE},
-     "pictures/captions.jsonl: no such file: put it there, or name another --data (for sample.py an --image)"),
+     "pictures/captions.jsonl: No such file or directory"),
     ("sample.py --run run --image none.png",
      "none.png: no such picture"),
     ("sample.py --run run --image text.txt",
@@ -332,8 +332,8 @@ CHAT = [  # what is typed, and the line that is answered; the dialogue goes on
 ]
 
 ELSEWHERE = {  # {a part of what is raised: why it has no row}
+    "has changed while it was read": "needs a second process: test_text.py",
     "cannot be written ({reason})": "needs a full disk: test_interruption.py",
-    "cannot be written ({error.strerror})": "needs a full disk: test_interruption.py",
     "another run is at work there": "needs a second process: test_interruption.py",
     "not an example for each of {WORLD} processes": "needs torchrun: test_processes.py",
     "more than this machine's {torch.cuda.device_count()} GPUs": "needs GPUs: test_run.py",

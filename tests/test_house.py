@@ -30,12 +30,12 @@ ROOMS = {
     "log": (70, ["system", "run"]),
     "draw": (95, ["system", "text"]),
     "evaluate": (130, ["text", "multimodal", "alignment", "gan"]),
-    "explain": (53, ["draw"]),
+    "explain": (54, ["draw"]),
     "chat": (45, []),
     "prepare": (190, ["alignment", "castle", "data", "draw", "gan", "gpt", "linear", "multimodal", "run", "story",
                       "text", "tokenizer", "vit"]),
 }
-INTERNALS, ALL = 470, 2454
+INTERNALS, ALL = 470, 2455
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENDMARKER}

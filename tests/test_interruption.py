@@ -15,9 +15,9 @@ import torch
 import train
 from mingpt_mm import BadInput
 from mingpt_mm.log import Log
-from mingpt_mm.run import load_checkpoint
+from mingpt_mm.run import load_checkpoint, run_command
 from mingpt_mm.story import story_folder
-from mingpt_mm.system import Interruption
+from mingpt_mm.system import Interruption, claim
 from tests.test_adversarial import TINY as STORY
 from tests.test_adversarial import events
 from tests.test_commands import ROOT, TINY, Interrupt, command, refuse, train_a_while, weights
@@ -175,6 +175,8 @@ def test_two_runs_in_one_folder_are_kept_apart(folder):
     process.communicate()
     before = load_checkpoint(Path("run/last.pt"))["step"]
     train.main(["--resume", "--out", "run", "--steps", str(before + 1)])  # a killed run leaves nothing that shuts it
+    with pytest.raises(BadInput, match="--out run: another run is at work there"):  # one that was begun meanwhile
+        claim(Path("run"), new=True)
 
 
 def test_what_a_killed_run_left_half_written_is_removed(folder):
@@ -202,14 +204,15 @@ def test_a_full_disk_is_told_and_what_was_saved_stays(folder):
     assert weights("run") == weights("whole")
 
 
-def test_a_log_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+def test_a_log_that_cannot_be_written_is_told(tmp_path, monkeypatch, capsys):
     log = Log(tmp_path, None, train.MultimodalConfig())
 
     def full(*_):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr("builtins.open", full)
-    with pytest.raises(BadInput, match="log.jsonl: cannot be written .No space left on device.: make room, then go on with"):
-        log.write("step", 1, loss=1.0)
+    with pytest.raises(SystemExit, match="2"):
+        run_command(lambda argv: log.write("step", 1, loss=1.0), [])
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
 
 
 # ---- the data of a run ----

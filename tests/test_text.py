@@ -118,6 +118,13 @@ def test_a_text_is_tokenised_once_for_its_content_and_encoding(text, monkeypatch
     assert len(list(Path("runs").iterdir())) == 4
 
 
+def test_a_text_that_changes_while_it_is_read_leaves_no_file(text):
+    Path("text.txt").write_text("Changed. " + Path("text.txt").read_text())
+    with pytest.raises(BadInput, match="text.txt: has changed while it was read: begin again"):
+        tokenize(text, train_bpe(["a"], 300))
+    assert not list(Path("runs").iterdir())
+
+
 def test_a_tokenisation_that_is_interrupted_leaves_no_file(text, monkeypatch):
     encoding, calls = train_bpe(text, 300), iter(range(9))
     encode = type(encoding).encode_ordinary
