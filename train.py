@@ -1,241 +1,337 @@
-"""Train a GPT to describe pictures, or to know what only a knowledge graph says.
+"""Train a GPT to describe images, or to know what only a knowledge graph says.
 
-    python train.py                              the castle's pictures, from nothing on any machine
-    python train.py multimodal --world clips     the castle's clips; --world portraits --init RUN: its people
-    python train.py multimodal --data FOLDER     your own pictures and clips: FOLDER/captions.jsonl
-    python train.py adversarial                  the castle's story: a text, and a graph that a GAN tells
+    python train.py                              built-in images, from scratch, on any machine
+    python train.py --world clips                built-in videos
+    python train.py --data FOLDER                your own images and videos: FOLDER/captions.jsonl
+    python train.py adversarial                  built-in story: a text and a graph that a GAN puts into words
     python train.py adversarial --text FILE --kg FILE.tsv
-    python train.py LOOP --resume                go on with the newest run, one of that loop
-    python train.py LOOP --help                  all options
+    python train.py --resume                     continue the newest run, also with other options of "run"
 
-The folder of the run gets last.pt, log.jsonl and progress.png, and of the multimodal loop best.pt.
+The run's folder gets last.pt, best.pt, log.jsonl and progress.png. The lines below declare the options with
+their defaults. A default of 0 or none means: as the data or the released weights have it.
 
-Letters: B batch, T tokens.
+run:
+  --out=                     folder of the run; else the next free number under runs/
+  --resume                   continue from last.pt in --out, or in the newest run
+  --steps=1200               training steps; the learning rate falls to 0 at the last one, also after --resume
+  --batch_size=32            rows in a batch, over all processes
+  --learning_rate=0.0015     peak of the learning rate
+  --warmup_steps=50          steps to the peak, from which a cosine falls to 0
+  --weight_decay=0.1         AdamW's, for matrices and embeddings
+  --grad_clip=1.0            largest norm of the gradient
+  --eval_interval=200        steps between evaluations; each saves last.pt
+  --eval_samples=500         validation rows in an evaluation, at most
+  --log_interval=50          steps between lines of the log
+  --num_workers=0            processes that read data; with 0 the training process does
+  --seed=0                   of weights, order of the data and built-in data
+  --device=auto|cpu|cuda|mps
+  --compile                  torch.compile the model: slow start, fast steps on a GPU
+
+model:
+  --init=                    start from gpt2 to gpt2-xl, distilgpt2, a folder, a file or a run
+  --tokenizer=bpe|gpt2       of a new model: byte-pair encoding of the run's own text, or GPT-2's
+  --vocab_size=512           tokens of a new bpe, at most
+  --block_size=0             positions of image and text together
+  --n_layer=1                Transformer blocks of the GPT
+  --n_head=3                 attention heads
+  --n_embd=96                embedding width
+  --dropout=0.0              dropout of the GPT
+  --text ...                 text files, documents separated by blank lines
+
+multimodal:
+  --data=                    folder with captions.jsonl; else the built-in --world
+  --world=scenes|clips|portraits  built-in images, videos, or images of the story's inhabitants
+  --frames=4                 frames of each video that the model sees
+  --image_size=64            height and width in pixels to which images are resized
+  --patch_size=16            height and width of a patch
+  --vit=                     start from google/vit-base-patch16-224, a folder or a file
+  --vit_layers=2             Transformer blocks of a new ViT
+  --freeze ...               parts that do not learn: gpt, vit
+  --connector_lr_factor=1.0  factor on the connector's learning rate
+
+adversarial:
+  --kg=                      knowledge graph of --text, head<TAB>relation<TAB>tail on each line
+  --probes=                  questions, {"prompt", "answer", "group"} on each line
+  --sentences=40             synthetic sentences for each triple; with 0 the text alone
+  --gan_warmup=1000          steps of the generator by maximum likelihood
+  --gan_steps=800            adversarial steps; with 0 maximum likelihood alone
 """
 
+import copy
 import sys
-import time
-from dataclasses import dataclass
-from functools import partial
+from argparse import Namespace
+from itertools import count
+from pathlib import Path
 
 import torch
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Adam, AdamW
 
-from mingpt_mm import BadInput
-from mingpt_mm.data import read_ahead
-from mingpt_mm.draw import draw_captions, draw_story
-from mingpt_mm.evaluate import evaluate_captions, evaluate_text, judge, ranking
-from mingpt_mm.gan import learn
-from mingpt_mm.log import Log, must_be_finite
-from mingpt_mm.multimodal import loss_sum
-from mingpt_mm.prepare import (make_gpt, prepare_gan, prepare_model, prepare_multimodal, read_knowledge,
-                               show_gan, write_graph)
-from mingpt_mm.run import (Config, begin_step, choose_device, finish_step, load_checkpoint, make_optimizer,
-                           run_command, save, start_run)
-from mingpt_mm.story import TWO_RELATIONS
-from mingpt_mm.system import RANK, WORLD, Interruption, share, total
-from mingpt_mm.text import Documents
+from mingpt_mm import GPT, GPTConfig, MultimodalGPT, ViT, ViTConfig
+from mingpt_mm.console import RANK, WORLD_SIZE, UserError, parse_options, run_command
+from mingpt_mm.data.castle import world_folder
+from mingpt_mm.data.datasets import (CaptionDataset, TextDataset, load_captions, load_documents, load_probes,
+                                     load_triples, make_loader, split_documents, split_rows)
+from mingpt_mm.data.story import story_folder
+from mingpt_mm.data.tokenizer import make_tokenizer, train_bpe
+from mingpt_mm.evaluation import evaluate_captions, evaluate_facts
+from mingpt_mm.graph.alignment import Examples, align, hard_negatives
+from mingpt_mm.graph.gan import Discriminator, Generator, discriminator_loss, generator_loss, verbalize
+from mingpt_mm.plots import caption_samples, plot_run
+from mingpt_mm.training import (Logger, init_device, latest_run, load_checkpoint, parameter_groups, restore,
+                                save_checkpoint, set_step)
 
-
-@dataclass
-class MultimodalConfig(Config):
-    """Teach a GPT to describe pictures and clips."""
-
-    data: str = ""  # folder with a captions.jsonl; without it, the castle
-    world: str = "scenes"  # what the castle shows: scenes, clips, duets or portraits
-    frames: int = 4  # how many of each clip are seen, evenly in time
-    accumulate: int = 1  # cut each batch of captions into so many parts, one after another, to save memory
-    image_size: int = 64  # pixels a side
-    patch_size: int = 16  # pixels a side
-    n_embd: int = 96  # width of the GPT and the ViT
-    n_head: int = 3  # attention heads of both
-    n_layer: int = 1  # blocks of the GPT
-    vit_layers: int = 2  # blocks of the ViT
-    vit: str = "scratch"  # the ViT to begin with: scratch, or google/vit-base-patch16-224, a folder, a file
-    gpt_rate: float = 1.0  # learning rate of the GPT, times --learning_rate; 0 freezes it
-    vit_rate: float = 1.0  # of the ViT; frozen, it looks at each picture once if --cache_mb has room
-    connector_rate: float = 1.0  # of the connector; with a released GPT, unless given, 20
-    cache_mb: int = 1000  # megabytes of pictures, or of what a frozen ViT sees, to keep of either split
-
-    presets = {("init", "run"): Config.presets["init", "run"],
-               ("init", "released"): Config.presets["init", "released"] | {"connector_rate": 20.0},
-               ("vit", "released"): {"image_size": 0, "patch_size": 0, "vit_layers": 0},
-               ("world", "clips"): {"n_layer": 2, "steps": 1600, "learning_rate": 2e-3},
-               ("world", "duets"): {"n_layer": 2, "steps": 2400, "learning_rate": 2e-3},
-               ("world", "portraits"): {"steps": 600}}
-
-    def prefix(self, frames):
-        """How many positions a picture takes, or a clip of `frames`, where four patches become one."""
-        patches = (self.image_size // self.patch_size)**2
-        return patches * frames // 4 if frames else patches
+DEFAULTS = {  # what a loop, a world or released weights change
+    "adversarial": dict(n_layer=2, n_head=4, n_embd=128, batch_size=64, learning_rate=3e-3, dropout=0.1),
+    "clips": dict(n_layer=2, steps=1600, learning_rate=2e-3), "portraits": dict(steps=900),
+    "run": dict(n_layer=0, n_head=0, n_embd=0), "vit": dict(image_size=224, patch_size=0),
+    "released": dict(n_layer=0, n_head=0, n_embd=0, learning_rate=5e-5, connector_lr_factor=20.0),
+}
+KL_WEIGHT = 0.05  # of the penalty that keeps the generator near maximum likelihood, and so its variety
 
 
-@dataclass
-class AdversarialConfig(Config):
-    """Teach a GPT the facts of a knowledge graph, in sentences that a GAN learns from a text to write."""
+def parse_args(argv):
+    """(args, checkpoint): the options, and the checkpoint to continue from or None."""
+    loop = "adversarial" if argv[:1] == ["adversarial"] else "multimodal"
+    argv = argv[1:] if argv[:1] == [loop] else argv
+    args, given = parse_options(__doc__, argv, ["run"] if "--resume" in argv else ["run", "model", loop])
+    if "resume" in given:
+        folder = Path(given["out"]) if "out" in given else latest_run()
+        checkpoint = load_checkpoint(folder / "last.pt")
+        print(f"resuming {folder} from step {checkpoint['step']}")
+        args = Namespace(**(vars(checkpoint["args"]) | given | {"out": str(folder)}))
+        return args, checkpoint if "model" in checkpoint else None
+    if "init" in given:
+        args |= DEFAULTS["run" if Path(given["init"], "last.pt").exists() else "released"]
+    for name in (loop if "init" not in given else "", given.get("world"), "vit" if "vit" in given else ""):
+        args |= DEFAULTS.get(name, {})
+    args = Namespace(loop=loop, **(args | given))
+    args.out = args.out or next(name for i in count(1) if not Path(name := f"runs/{loop}-{i}").exists())
+    if Path(args.out, "last.pt").exists():
+        raise UserError(f"--out {args.out}: holds a run; continue it with --resume, or name another folder")
+    if set(args.freeze) - {"gpt", "vit"}:
+        raise UserError(f"--freeze {' '.join(args.freeze)}: name gpt, vit or both")
+    if loop == "multimodal":
+        args.data = args.data or str(world_folder(args.world, args.seed))
+    elif not args.text:
+        folder = story_folder(args.seed)
+        args.text, args.kg, args.probes = [f"{folder}/text.txt"], f"{folder}/kg.tsv", f"{folder}/probes.jsonl"
+    elif args.sentences and not args.kg:
+        raise UserError("--text: name its graph with --kg, or learn from the text alone with --sentences 0")
+    return args, None
 
-    text: str = ""  # text file, documents separated by blank lines; without it, the castle's story
-    kg: str = ""  # the graph that goes with --text, a head<TAB>relation<TAB>tail each line
-    probes: str = ""  # questions to ask: {"prompt", "answer", "group", "triple"} each line
-    synthetic: str = "gan"  # what each second batch is of: gan, mle, templates, linear, or none (text again)
-    steps: int = 800  # steps of two updates each, on a batch of the text and one of synthetic sentences
-    batch_size: int = 64  # documents in each batch
-    learning_rate: float = 3e-3  # its peak; with released weights, unless given, 5e-5
-    n_embd: int = 128  # width of the GPT
-    n_head: int = 4  # attention heads
-    n_layer: int = 2  # blocks
-    dropout: float = 0.1  # in the GPT
-    gan_warmup: int = 1000  # steps of the generator by maximum likelihood
-    gan_steps: int = 800  # steps of the adversarial game; with --synthetic mle, that many more of likelihood
-    sentences: int = 40  # synthetic sentences for each triple
-    keep: float = 0.85  # share of the GAN's sentences, the best by its discriminator, to choose these from
-    two_relations: float = TWO_RELATIONS  # share of the castle's pairs of head and tail with two relations
+
+def load_model(args, checkpoint, texts):
+    """(model or None, tokenizer): of the checkpoint, or of --init; for a new GPT a tokenizer of `texts`."""
+    if checkpoint:
+        return restore(checkpoint)
+    if not args.init:
+        return None, make_tokenizer("gpt2" if args.tokenizer == "gpt2" else train_bpe(texts, args.vocab_size))
+    if Path(args.init, "last.pt").exists():
+        run = load_checkpoint(Path(args.init, "best.pt"))
+        gpt, tokenizer = restore(run | {"gpt": run["gpt"] | {"dropout": args.dropout}})
+        gpt = getattr(gpt, "gpt", gpt)
+    else:
+        gpt, tokenizer = GPT.from_pretrained(args.init, args.dropout), make_tokenizer("gpt2")
+    for name in ("block_size", "n_layer", "n_head", "n_embd"):
+        size = getattr(gpt.config, name)
+        if getattr(args, name) not in (0, size):
+            raise UserError(f"--{name} {getattr(args, name)}: {args.init} has {size}; leave the option out")
+        setattr(args, name, size)
+    return gpt, tokenizer
 
 
-def multimodal(argv):
-    """The multimodal loop: pictures with captions, the loss on the captions, a step down its gradient."""
-    config, folder, checkpoint, first, began = start_run(MultimodalConfig, argv, "multimodal")
-    device, autocast = choose_device(config.device)
-    config, encoding, model, optimizer, data, val_data, state = prepare_multimodal(config, checkpoint, device,
-                                                                                   autocast)
-    forward = share(torch.compile(model) if config.compile else model)
-    log, stop = Log(folder, checkpoint, config), Interruption()  # which the processes that read inherit
-    batches = read_ahead(data, config, first, device)
-    texts = [read_ahead(Documents(text, encoding, config.block_size), config, first, device, stream)
-             for stream, text in enumerate(state["texts"], 1)]
-    log.since = time.perf_counter()
-    for step in range(first, config.steps + 1):
-        if stop.asked() or step % config.eval_interval == 0 or step == config.steps:
-            pause = time.perf_counter()
-            log.check()
-            state |= {"step": step, "seconds": pause - began}
-            if step > first or stop.number:  # saved before the evaluation, which might fail
-                save(folder / "last.pt", state | {"optimizer": optimizer.state_dict()})
-            stop.leave("multimodal", folder)  # if it was asked for
+def train_model(args, checkpoint, model, tokenizer, loaders, evaluate, logger, autocast, synthetic=None):
+    """The training loop: in each step an update on a batch of each of `loaders` {name of its loss: batches}.
+
+    evaluate: a function (ablate) -> (metrics, samples to plot). synthetic: the sentences of the GAN.
+    """
+    forward = torch.compile(model.train()) if args.compile else model.train()
+    forward = DistributedDataParallel(forward) if WORLD_SIZE > 1 else forward
+    optimizer = AdamW(parameter_groups(model, args), betas=(0.9, 0.95), fused=True)
+    start, folder, images = 0, Path(args.out), args.loop == "multimodal"
+    if checkpoint:  # the groups' own settings stay as they are now
+        start, groups = checkpoint["step"], optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.n_vocab:,} tokens")
+    logger.begin(start, args.steps)
+    for step in range(start, args.steps + 1):
+        if step % args.eval_interval == 0 or step == args.steps:
+            state = args, step, model, optimizer, tokenizer, [*logger.events], synthetic
+            save_checkpoint(folder / "last.pt", *state)  # before the evaluation: a crash there costs nothing
             with autocast:
-                measures, captions = evaluate_captions(model, val_data, encoding, config, device)
-            earlier = [(e["exact_match"], -e["val_loss"]) for e in log.events if e["event"] == "eval"]
-            if (measures["exact_match"], -measures["val_loss"]) > max(earlier, default=(-1, 0)):
-                save(folder / "best.pt", state)  # captions may still improve when the loss already overfits
-            log.write("eval", step, **measures, seconds=time.perf_counter() - began)
-            draw_captions(folder / "progress.png", log.events, val_data, captions)
-            log.since += time.perf_counter() - pause
-        if step == config.steps:
+                metrics, samples = evaluate(ablate=False)
+            logger.log("eval", step, **metrics)
+            evals = [event for event in logger.events if event["event"] == "eval"]
+            scores = [(event.get("exact_match", event["step"]), -event["val_loss"]) for event in evals]
+            if scores[-1] == max(scores):  # of a text model the last: facts are learned when the loss is flat
+                save_checkpoint(folder / "best.pt", *state)
+            plot_run(folder / "progress.png", logger.events, samples)
+        if step == args.steps:
             break
 
-        begin_step(optimizer, step, config)
-        losses = {"loss": 0}
-        for text in texts:  # what the GPT has read before stays in the mix, or it would be forgotten
-            tokens, targets = next(text)  # (B, T)
+        set_step(optimizer, step, args)  # learning rate and seed depend on (seed, step) alone: exact resume
+        losses = {}
+        for name, batches in loaders.items():
+            pixels, tokens, targets = next(batches)
             with autocast:
-                loss = loss_sum(model.gpt(tokens), targets) / total((targets >= 0).sum())
-            (WORLD * loss).backward()
-            losses["text_loss"] = losses.get("text_loss", 0) + loss.detach() / len(texts)
-        batch = next(batches)
-        parts = list(zip(*(tensor.chunk(config.accumulate) for tensor in batch)))
-        count = total((batch[2] >= 0).sum())  # targets of all parts, whose losses add up to the batch's mean
-        for i, (pixels, tokens, targets) in enumerate(parts, 1):
-            forward.require_backward_grad_sync = i == len(parts)  # with `share`: meet once a step
-            with autocast:
-                loss = loss_sum(forward(pixels, tokens), targets) / count
-            (WORLD * loss).backward()  # of which `share` takes the mean
-            losses["loss"] += loss.detach()
-        norm = finish_step(model, optimizer, config)
-        log.step(step + 1, norm, len(batch[1]) * (config.prefix(model.frames) + batch[1].size(1)), **losses)
+                logits = forward(pixels, tokens) if images else forward(tokens)  # (B, T, V)
+                losses[name] = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+            losses[name].backward()
+            grad_norm = clip_grad_norm_(model.parameters(), args.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+        logger.step(step + 1, len(loaders) * tokens.numel(), **losses, grad_norm=grad_norm)
 
     if RANK == 0:
-        model.load_state_dict(load_checkpoint(folder / "best.pt")["model"])  # what sample.py will ask
+        best = load_checkpoint(folder / "best.pt")
+        model.load_state_dict(best["model"])
         with autocast:
-            measures, _ = evaluate_captions(model, val_data, encoding, config, device, blind=True)
-        log.finish(began, measures)
+            metrics, samples = evaluate(ablate=True)
+        plot_run(folder / "progress.png", logger.events, samples)
+        logger.finish(best["step"], metrics)
 
 
-def teach_gan(config, gan, examples, confused, show, keep, stop):
-    """The first part of the adversarial loop: the GAN learns, for the arm "mle" by likelihood alone."""
-    game = config.gan_steps if config.synthetic == "gan" else 0
-    for measures in learn(gan, examples, confused, config.gan_warmup + config.gan_steps - game, game):
-        must_be_finite(f"{gan.learned} of the GAN", measures,
-                       ": take another --seed, or fewer --gan_steps; what was saved is from before")
-        if gan.learned % 100 == 0:
-            show(measures)
-        if stop.asked() or gan.learned % config.eval_interval == 0:
-            keep(0)
+def train_multimodal(args, checkpoint):
+    """Learn to describe images and videos and, with --text, to remember documents."""
+    device, autocast = init_device(args.device)
+    rows, val_rows = split_rows(load_captions(args.data))
+    documents = load_documents(args.text)
+    args.frames = args.frames if any(row.video for row in rows + val_rows) else 1
+    captions = [caption for row in rows for caption in row.captions]
+    model, tokenizer = load_model(args, checkpoint, captions + documents)
+    data, val_data = (CaptionDataset(r, tokenizer, args.frames, args.image_size) for r in (rows, val_rows))
+    texts = TextDataset(documents, tokenizer)
+
+    torch.manual_seed(args.seed)
+    if checkpoint is None:
+        vit = ViT.from_pretrained(args.vit) if args.vit else ViT(ViTConfig(
+            args.image_size, args.patch_size, args.vit_layers, args.n_head, args.n_embd))
+        args.patch_size = vit.config.patch_size
+    prefix = MultimodalGPT.prefix_length(args.image_size, args.patch_size, args.frames)
+    longest = prefix + max(data.longest, val_data.longest)
+    args.block_size = args.block_size or min(1024, max(64, longest + texts.longest))
+    if longest > args.block_size:
+        raise UserError(f"--block_size {args.block_size}: image and longest caption take {longest} positions")
+    if checkpoint is None:
+        gpt = model or GPT(GPTConfig(
+            args.block_size, tokenizer.n_vocab, args.n_layer, args.n_head, args.n_embd, args.dropout))
+        model = MultimodalGPT(gpt, vit, args.frames)
+    model.to(device)
+
+    loaders = {"loss": make_loader(data, args, device, checkpoint)}
+    if documents:  # alone, and behind an image and its caption: [patches | caption. document]
+        behind = CaptionDataset(rows, tokenizer, args.frames, args.image_size, TextDataset(
+            [f" {document}" for document in documents], tokenizer), args.block_size - prefix)
+        loaders["text_loss"] = make_loader(texts.cut(args.block_size), args, device, checkpoint, 1)
+        loaders["image_text_loss"] = make_loader(behind, args, device, checkpoint, 2)
+
+    def evaluate(ablate):
+        metrics, captions = evaluate_captions(model, val_data, tokenizer, args, ablate)
+        return metrics, caption_samples(val_data, captions)
+
+    train_model(args, checkpoint, model, tokenizer, loaders, evaluate, Logger(args, checkpoint), autocast)
 
 
-def adversarial(argv):
-    """The adversarial loop: in each step an update on a batch of real text, and one on synthetic text."""
-    config, folder, checkpoint, first, began = start_run(AdversarialConfig, argv, "adversarial")
-    device, autocast = choose_device(config.device)
-    documents, val_documents, triples, probes, parse, data = read_knowledge(config, checkpoint)
-    config, encoding, gpt, state = prepare_model(config, checkpoint, documents, device, make_gpt)
-    optimizer = make_optimizer([(gpt, 1.0)], config, checkpoint)
-    gan, examples, confused = prepare_gan(config, checkpoint, documents, triples)  # None in arms without one
-    state |= {"loop": "adversarial", "data": data, "gan_seconds": checkpoint and checkpoint["gan_seconds"]}
-    log, stop = Log(folder, checkpoint, config), Interruption()
+def train_gan(args, documents, triples, logger):
+    """Synthetic sentences for the graph `triples`, in wordings that a GAN learns from `documents`.
 
-    def keep(step):
-        """Save all that a resume needs, and end the run if that was asked for."""
-        save(folder / "last.pt", state | {"step": step, "seconds": time.perf_counter() - began,
-                                          "optimizer": optimizer.state_dict(), "gan": gan and gan.packed(),
-                                          "gan_step": gan.learned if gan else 0})
-        stop.leave("adversarial", folder)
+    The result depends on the seed, the documents and the triples alone.
+    """
+    if not args.sentences:
+        return []
+    examples = Examples(align(documents, triples))
+    R = len(examples.relations)
+    negatives = hard_negatives(triples, examples.relations)
+    torch.manual_seed(args.seed)
+    rng = torch.Generator().manual_seed(args.seed)
+    G, D = Generator(len(examples.words), R), Discriminator(len(examples.words), R, examples.length)
+    mle_optimizer = Adam(G.parameters(), 2e-3)
+    g_optimizer = Adam(G.parameters(), 1.2e-3, betas=(0.5, 0.99))
+    d_optimizer = Adam(D.parameters(), 1e-3, betas=(0.5, 0.99))
+    print(f"{len(examples.rows):,} sentences are examples of {R} relations, in {len(examples.words):,} words")
+    logger.begin(0, args.gan_warmup + args.gan_steps * (R > 1))  # a single relation has no wrong one
+    for step in range(1, logger.total + 1):
+        if step <= args.gan_warmup:  # maximum likelihood
+            relation = torch.randint(R, (64,), generator=rng)
+            mle_loss = -G.log_prob(relation, examples.sample(relation, rng)).mean()
+            mle_loss.backward()
+            mle_optimizer.step()
+            mle_optimizer.zero_grad()
+            metrics = {"mle_loss": mle_loss}
+        else:
+            reference = copy.deepcopy(G) if step == args.gan_warmup + 1 else reference
+            relation = torch.randperm(R, generator=rng)[:9].repeat_interleave(16)  # 16 sentences of each
+            wrong_relation = torch.multinomial(negatives[relation], 1, generator=rng).squeeze(1)  # (B,)
+            real, fake = examples.sample(relation, rng), G.sample(relation, examples.length, rng)  # (B, L)
 
-    real, val_data = (Documents(texts, encoding, config.block_size) for texts in (documents, val_documents))
-    if examples:
-        show = partial(show_gan, config, gan, triples=triples, log=log, parse=parse)
-        teach_gan(config, gan, examples, confused, show, keep, stop)
-    state["gan_seconds"] = state["gan_seconds"] or time.perf_counter() - began
-    written = write_graph(config, gan, triples)
-    synthetic = Documents([text for _, text in written], encoding, config.block_size) if written else real
-    print(f"{sum(p.numel() for p in gpt.parameters()):,} parameters, {encoding.n_vocab:,} tokens, "
-          f"{len(real):,} documents and {len(written):,} synthetic sentences to learn from", flush=True)
-    forward = share(torch.compile(gpt) if config.compile else gpt)
-    sources = {"loss": read_ahead(real, config, first, device),
-               "synthetic_loss": read_ahead(synthetic, config, first, device, stream=1)}
-    log.since = time.perf_counter()
-    for step in range(first, config.steps + 1):
-        if stop.asked() or step % config.eval_interval == 0 or step == config.steps:
-            pause = time.perf_counter()
-            log.check()
-            if step > first or stop.number:
-                keep(step)
-            with autocast:
-                measures = evaluate_text(gpt, encoding, val_data, probes, config, device)
-            log.write("eval", step, **measures, seconds=time.perf_counter() - began)
-            draw_story(folder / "progress.png", log.events, parse)
-            log.since += time.perf_counter() - pause
-        if step == config.steps:
-            break
+            # Train the discriminator: real sentences against fake ones and against those of other relations.
+            real_score, fake_score = D(relation, real), D(relation, fake)  # (B,)
+            d_loss = discriminator_loss(real_score, fake_score, D(wrong_relation, real))
+            d_loss.backward()
+            d_optimizer.step()
+            d_optimizer.zero_grad()
 
-        begin_step(optimizer, step, config)
-        losses, positions = {}, 0
-        for name, source in sources.items():
-            tokens, targets = next(source)  # (B, T)
-            with autocast:
-                loss = loss_sum(forward(tokens), targets) / total((targets >= 0).sum())
-            (WORLD * loss).backward()
-            norm = finish_step(gpt, optimizer, config)
-            losses[name], positions = loss.detach(), positions + tokens.numel()
-        log.step(step + 1, norm, positions, **losses)
-
-    if RANK == 0:
-        with autocast:
-            measures |= ranking(gpt, encoding, probes)
-        measures |= judge(config, gan, written, triples, probes, parse)
-        perplexity = torch.tensor(measures["val_loss"]).exp().item()
-        measures |= {"perplexity": perplexity, "gan_seconds": state["gan_seconds"]}
-        log.finish(began, measures)
+            # Train the generator (REINFORCE): reward = discriminator score - KL penalty to the generator
+            # after maximum likelihood (Sequence Tutor, Jaques et al., 2017, section 3).
+            log_prob = G.log_prob(relation, fake)  # (B,)
+            with torch.no_grad():
+                kl = log_prob - reference.log_prob(relation, fake)  # (B,)
+                reward = D(relation, fake) - KL_WEIGHT * kl  # (B,)
+            g_loss = generator_loss(log_prob.view(-1, 16), reward.view(-1, 16))
+            g_loss.backward()
+            g_optimizer.step()
+            g_optimizer.zero_grad()
+            metrics = {"d_loss": d_loss, "g_loss": g_loss, "D(x)": real_score.sigmoid().mean(),
+                       "D(G(z))": fake_score.sigmoid().mean()}
+        if step % 100 == 0 or step == logger.total:
+            shown = verbalize(G, examples, triples[:3], 1, torch.Generator().manual_seed(0))
+            metrics = {name: value.item() for name, value in metrics.items()}
+            logger.log("gan", step, **metrics, sentences=shown)
+            plot_run(Path(args.out, "progress.png"), logger.events)
+    return verbalize(G, examples, triples, args.sentences, rng)
 
 
-LOOPS = {"multimodal": multimodal, "adversarial": adversarial}
+def train_adversarial(args, checkpoint):
+    """Learn from real text and from synthetic sentences that a GAN writes for a knowledge graph."""
+    device, autocast = init_device(args.device)
+    documents, val_documents = split_documents(load_documents(args.text))
+    triples = load_triples(args.kg) if args.kg else []
+    probes = load_probes(args.probes) if args.probes else []
+    model, tokenizer = load_model(args, checkpoint, documents)
+    texts, val_texts = TextDataset(documents, tokenizer), TextDataset(val_documents, tokenizer)
+
+    logger = Logger(args, checkpoint)
+    synthetic = checkpoint["synthetic"] if checkpoint else train_gan(args, documents, triples, logger)
+    for name, written in (("text.txt", documents), ("synthetic.txt", synthetic)):
+        Path(args.out, name).write_text("\n\n".join(written) + "\n", encoding="utf-8")
+
+    torch.manual_seed(args.seed)
+    args.block_size = args.block_size or min(1024, max(64, texts.longest))
+    gpt = model or GPT(GPTConfig(
+        args.block_size, tokenizer.n_vocab, args.n_layer, args.n_head, args.n_embd, args.dropout))
+    gpt.to(device)
+    second = TextDataset(synthetic or documents, tokenizer)  # text alone takes as many steps
+    loaders = {"loss": make_loader(texts.cut(args.block_size), args, device, checkpoint),
+               "synthetic_loss": make_loader(second.cut(args.block_size), args, device, checkpoint, 1)}
+    train_model(args, checkpoint, gpt, tokenizer, loaders, lambda ablate: (
+        evaluate_facts(gpt, val_texts, probes, tokenizer, args), ()), logger, autocast, synthetic)
 
 
-def main(argv):
-    """Run the loop that `argv` names first, or the multimodal one."""
-    name = argv[0] if argv and not argv[0].startswith("-") else "multimodal"
-    if name not in LOOPS:
-        raise BadInput(f"{name}: no such loop; there is {', '.join(LOOPS)}")
-    LOOPS[name](argv[1:] if argv[:1] == [name] else argv)
+def main():
+    """Run the loop that the command line names."""
+    args, checkpoint = parse_args(sys.argv[1:])
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    if checkpoint is None and RANK == 0:  # from here on a run can be resumed
+        torch.save({"args": vars(args), "step": 0}, Path(args.out, "last.pt"))
+    try:
+        {"multimodal": train_multimodal, "adversarial": train_adversarial}[args.loop](args, checkpoint)
+    except KeyboardInterrupt:
+        print(f"interrupted; continue with: python train.py --resume --out {args.out}")
+        sys.exit(130)
 
 
 if __name__ == "__main__":
-    run_command(main, sys.argv[1:])
+    run_command(main)

@@ -1,8 +1,8 @@
-"""A minimal multimodal GPT: GPT-2 and ViT from one Transformer block, joined so that the first describes what
-the second sees.
-"""
+"""A minimal multimodal GPT: GPT-2 and ViT from one Transformer block; GPT-2 describes what ViT encodes."""
 
+from mingpt_mm.model.gpt import GPT, GPTConfig
+from mingpt_mm.model.multimodal import MultimodalGPT
+from mingpt_mm.model.vit import ViT, ViTConfig
+from mingpt_mm.training import load_run
 
-class BadInput(ValueError):
-    """Something that the user gave cannot be used. The message says what, where, and what to do, in one line;
-    the command line prints it without a traceback and exits with status 2."""
+__all__ = ["GPT", "GPTConfig", "MultimodalGPT", "ViT", "ViTConfig", "load_run"]

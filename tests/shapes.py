@@ -1,286 +1,151 @@
 """Shapes in comments and docstrings as claims: `Checker` reads them, `tracing` checks them while the code runs.
 
-A trailing comment `# (B, T, C)` speaks of the tensors that its statement assigns or returns, `# (B, T), (R,)` of the
-first and of the second. A docstring speaks of a parameter in `tokens (B, T)` and of what is returned behind `->`. The
-letters are those that the file's docstring explains. A name that is a whole number where the line runs has that value;
-a letter is bound by the first line that needs it, until that line runs again; everything else must agree.
+A trailing comment `# (B, T, C)` is about the tensors that its statement assigns or returns, `# (B, T), (R,)` about the
+first and the second. In a docstring, `tokens (B, T)` is about a parameter, what follows `->` about what is returned,
+and any other shape about one of these. Letters are defined in the file's docstring, after "Letters:". A local integer
+of that name is its value. Otherwise the first line that needs a letter binds it, until that line runs again.
 """
 
 import ast
-import inspect
 import io
 import re
 import sys
-import threading
 import tokenize
 from contextlib import contextmanager
-from functools import lru_cache
 
-import numpy as np
 import torch
 
-TENSOR = (torch.Tensor, np.ndarray)
 SHAPE = r"\([^()]*,[^()]*\)"
-SIMPLE = (ast.Assign, ast.AugAssign, ast.Return, ast.Expr)
 
 
 def dimensions(text):
-    """The dimensions in a text like "(B, P + T, 3)", or None if it is no shape."""
+    """The dimensions in a text like "(B, P + T, 3)", or [] if it is no shape."""
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError:
-        return None
+        return []
     allowed = (ast.Tuple, ast.Name, ast.Constant, ast.BinOp, ast.operator, ast.expr_context)
-    if not isinstance(tree, ast.Tuple) or not all(isinstance(node, allowed) for node in ast.walk(tree)):
-        return None
-    return [ast.unparse(dimension) for dimension in tree.elts]
+    found = isinstance(tree, ast.Tuple) and all(isinstance(node, allowed) for node in ast.walk(tree))
+    return [ast.unparse(part) for part in tree.elts] if found else []
 
 
-@lru_cache(maxsize=None)
 def names(dimension):
-    """The names in a dimension."""
-    return frozenset(node.id for node in ast.walk(ast.parse(dimension)) if isinstance(node, ast.Name))
+    return {node.id for node in ast.walk(ast.parse(dimension)) if isinstance(node, ast.Name)}
 
 
-@lru_cache(maxsize=None)
-def code(dimension):
-    """A dimension, to be evaluated."""
-    return compile(dimension, "a comment", "eval")
-
-
-def solve(dimension, size, known):
-    """{the one name of `dimension` that is not known: its value}, if only one value gives `size`."""
-    unknown = names(dimension) - set(known)
-    if len(unknown) != 1:
-        return {}
-    name, = unknown
-    found = [n for n in range(16 * size + 17) if eval(code(dimension), {}, {**known, name: n}) == size]
-    return {name: found[0]} if len(found) == 1 else {}
-
-
-def agree(claim, shape, known):
-    """Whether a tensor of `shape` is what the `claim` (dimensions) says where `known` is: {name: value}, newly bound.
-
-    None if it is not, and "open" among the names if something could not be told.
-    """
-    if claim[0] == "...":
-        claim, shape = claim[1:], shape[len(shape) - len(claim) + 1:]
-    if len(claim) != len(shape):
-        return None
-    bound, left = {}, [pair for pair in zip(claim, shape)]
-    while left:
-        waiting = []
-        for dimension, size in left:
-            values = known | bound
-            if names(dimension) <= set(values):
-                if eval(code(dimension), {}, values) != size:
-                    return None
-            elif found := solve(dimension, size, values):
-                bound |= found
-            else:
-                waiting.append((dimension, size))
-        if len(waiting) == len(left):
-            return bound | {"open": True}
-        left = waiting
-    return bound
+def match(claim, shape, known):
+    """`known` {letter: value} and what the `claim` adds to it for a tensor of `shape`; None if the claim is wrong."""
+    for dimension, size in sorted(zip(claim, shape), key=lambda pair: len(names(pair[0]))):
+        unknown = names(dimension) - known.keys()
+        values = range(size + 1) if unknown else [0]
+        fitting = [n for n in values if len(unknown) < 2 and eval(dimension, {}, known | dict.fromkeys(unknown, n)) == size]
+        if not fitting:  # of two unknown letters one size tells neither
+            return None
+        known = known | dict.fromkeys(unknown, fitting[0])
+    return known if len(claim) == len(shape) else None
 
 
 class Checker:
-    """The claims of one source file, which ones were reached, and which ones were wrong."""
+    """The claims of one source file, those that were checked, and those that were `wrong` {place: message}.
 
-    def __init__(self, name, source, strict=False):
-        self.name, self.strict, self.wrong, self.reached = name, strict, {}, set()
-        tree = ast.parse(source)
-        letters = re.search(r"Letters?: (.*?)(?:\n\n|$)", ast.get_docstring(tree) or "", re.DOTALL)
-        words = re.split(r",|\band\b|\bor\b|\(|\)", letters[1] if letters else "")
-        self.letters = {word.split()[0] for word in words if word.split()}
-        self.statements, self.functions, self.comments = {}, {}, {}
-        for node in ast.walk(tree):
-            if isinstance(node, SIMPLE):
-                self.statements |= dict.fromkeys(range(node.lineno, node.end_lineno + 1), node)
+    change: a function that plants an error in each claim (list of dimensions).
+    """
+
+    def __init__(self, source, change=lambda claim: claim):
+        tree, self.checked, self.wrong, self.comments, self.functions = ast.parse(source), set(), {}, {}, {}
+        letters = re.search(r"Letters: (.*?)(?:\n\n|$)", ast.get_docstring(tree) or "", re.DOTALL)
+        self.letters = {part.split()[0] for part in re.split(r",|\band\b", letters[1])} if letters else set()
+        comments = {}
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            found = re.match(rf"# (?:.*; )?({SHAPE}(, {SHAPE})*)", token.string) if token.type == tokenize.COMMENT else None
-            claims = [dimensions(text) for text in re.findall(SHAPE, found[1])] if found else [None]
-            if None not in claims and token.line[:token.start[1]].strip():
-                self.comments[token.start[0]] = claims
-        self.claims = {id(self.statements[line]): (line, claims) for line, claims in self.comments.items()
-                       if line in self.statements}
-        for node in ast.walk(tree):  # that have anything to be checked
-            if isinstance(node, ast.FunctionDef):
-                told = re.findall(SHAPE, ast.get_docstring(node) or "") + (["(1, 1)"] if node.name == "forward" else [])
-                if any(map(dimensions, told)) or set(self.comments) & set(range(node.lineno, node.end_lineno + 1)):
-                    self.functions[node.name, min([node.lineno] + [d.lineno for d in node.decorator_list])] = node
-        self.unread = set(self.comments) - {line for line, _ in self.claims.values()}
-
-    def fail(self, line, claim, truth):
-        """Note that what stands in `line` is not so."""
-        self.wrong.setdefault(line, f"{self.name}:{line}: says {claim}, is {truth}")
-
-    def check(self, line, claim, tensor, call):
-        """Hold a `claim` against a tensor."""
-        told = f"({', '.join(claim)}{',' if len(claim) == 1 else ''})"
-        known = call.known({name for dimension in claim for name in names(dimension)})
-        strange = {name for dimension in claim if dimension != "..." for name in names(dimension)} - set(known) - self.letters
-        if strange:
-            return self.fail(line, told, f"{', '.join(sorted(strange))}: a letter that the file's docstring does not explain")
-        for name in [name for name, owner in call.owners.items() if owner == line]:
-            known.pop(name, None) if call.number(name) is None else None
-        found = agree(claim, tuple(tensor.shape), known)
-        if found is None:
-            values = ", ".join(f"{name} = {value}" for name, value in known.items())
-            return self.fail(line, told, f"{tuple(tensor.shape)}" + (f" ({values})" if values else ""))
-        if found.pop("open", False):
-            return call.later.append((line, claim, tensor))
-        call.letters |= found
-        call.owners |= dict.fromkeys(found, line)
-        self.reached.add(line)
-
-    def assigned(self, node, call):
-        """The tensors that the statement `node` has assigned, and the places where no tensor is, as None."""
-        values = []
-        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-            for part in target.elts if isinstance(target, ast.Tuple) else [target]:
-                value = None
-                if isinstance(part, ast.Name) and part.id != "_":
-                    value = call.frame.f_locals.get(part.id)
-                elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-                    value = getattr(call.frame.f_locals.get(part.value.id), part.attr, None)
-                values.append(value if isinstance(value, TENSOR) else None)
-        return values
-
-    def executed(self, call, value=None):
-        """Check what stands beside the statement that the `call` has executed; a `return` has the `value`."""
-        node, call.statement = call.statement, None
-        if not isinstance(node, (ast.Assign, ast.AugAssign, ast.Return)):
-            return
-        tensors = [value if isinstance(value, TENSOR) else None] if isinstance(node, ast.Return) else self.assigned(node, call)
-        if id(node) in self.claims:
-            line, claims = self.claims[id(node)]
-            tensors = [tensor for tensor in tensors if tensor is not None]
-            if len(claims) > 1 and tensors and len(tensors) != len(claims):
-                return self.fail(line, f"{len(claims)} shapes", f"{len(tensors)} tensors")
-            for claim, tensor in zip(claims if len(claims) > 1 else claims * len(tensors), tensors):
-                self.check(line, claim, tensor, call)
-        elif self.strict and isinstance(node, ast.Assign) and call.node.name != "from_checkpoint":
-            for name, shape in call.shapes().items():
-                if shape and call.before.get(name) != shape:
-                    self.fail(node.lineno, "nothing", f"{name} {shape}: a line that changes a shape needs a comment")
-
-    def begun(self, call):
-        """Check the parameters of a function by its docstring."""
-        text = " ".join((ast.get_docstring(call.node) or "").split())
-        parameters = [argument.arg for argument in call.node.args.args]
-        bare = next((p for p in parameters if isinstance(call.frame.f_locals.get(p), TENSOR)), None)
-        for parameter in parameters:
-            tensor = call.frame.f_locals.get(parameter)
-            place = re.search(rf"\b{parameter}`? (?={SHAPE})", text)
-            start = place.end() if place else 0 if parameter == bare and text.startswith("(") else None
-            if start is not None and isinstance(tensor, TENSOR):
-                told = re.match(rf"{SHAPE}(?: or {SHAPE})*", text[start:])
-                self.hold(call, told[0] if told else "", [tensor], f"{call.node.name}: {parameter}")
-
-    def hold(self, call, text, tensors, what):
-        """Check that one of the shapes in `text`, if there are any, is that of one of the `tensors`."""
-        claims = [claim for told in re.findall(SHAPE, text) if (claim := dimensions(told))]
-        claims = [claim for claim in claims if all(name in self.letters or call.number(name) is not None
-                                                   for d in claim if d != "..." for name in names(d))]
-        if not claims or not tensors:
-            return
-        for claim in claims:
-            for tensor in tensors:
-                found = agree(claim, tuple(tensor.shape), call.known({n for d in claim for n in names(d)}))
-                if found is not None:
-                    found.pop("open", None)
-                    call.letters |= found
-                    return
-        self.fail(call.node.lineno, f"in its docstring {text[:60]!r}", f"{what} {[tuple(t.shape) for t in tensors]}, {call.letters}")
-
-    def ended(self, call, value):
-        """Check what a function returns by its docstring, and what could not be told before."""
-        _, arrow, text = " ".join((ast.get_docstring(call.node) or "").split()).partition("->")
-        values = value if isinstance(value, (tuple, list)) else [value]
-        if arrow:
-            self.hold(call, text, [value for value in values if isinstance(value, TENSOR)], f"{call.node.name} returns")
-        for line, claim, tensor in call.later:
-            known = call.known({name for dimension in claim for name in names(dimension)})
-            found = agree(claim, tuple(tensor.shape), known)
-            if found is None or "open" in found:
-                self.fail(line, f"({', '.join(claim)})", f"{tuple(tensor.shape)}, {known}")
-            else:
-                self.reached.add(line)
+            told = re.match(rf"# ({SHAPE}(, {SHAPE})*)", token.string) if token.type == tokenize.COMMENT else None
+            if told and token.line[:token.start[1]].strip():
+                comments[token.start[0]] = [change(dimensions(text)) for text in re.findall(SHAPE, told[1])]
+        self.statements, self.claims = {}, {("comment", line) for line in comments}
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Assign, ast.AugAssign, ast.Return, ast.Expr)):
+                for line in range(node.lineno, node.end_lineno + 1):
+                    self.statements[line] = node
+                    self.comments |= {node: (line, comments[line])} if line in comments else {}
+            elif isinstance(node, ast.FunctionDef):
+                before, _, after = " ".join((ast.get_docstring(node) or "").split()).partition("->")
+                told = [(name, text) for name, text in re.findall(rf"(?:(\w+)`? )?({SHAPE})", before)]
+                told += [("->", text) for text in re.findall(SHAPE, after)]
+                claims = [(name, change(claim)) for name, text in told if (claim := dimensions(text))
+                          and all(names(dimension) <= self.letters for dimension in claim)]
+                self.functions[min([node.lineno] + [d.lineno for d in node.decorator_list])] = node, claims
 
 
 class Call:
-    """A call of a function, while it is traced: its letters, who bound them, and the statement at work."""
+    """A running function: the letters that are bound, by which line, and the statement at work."""
 
     def __init__(self, checker, frame):
-        self.checker, self.frame = checker, frame
-        self.node = checker.functions[frame.f_code.co_name, frame.f_code.co_firstlineno]
-        self.letters, self.owners, self.later = {}, {}, []
-        self.statement, self.before = None, {}
+        self.checker, self.frame, self.letters, self.owners, self.statement = checker, frame, {}, {}, None
+        self.node, self.claims = checker.functions[frame.f_code.co_firstlineno]
+        self.arguments = {arg.arg: value for arg in self.node.args.args if torch.is_tensor(value := frame.f_locals[arg.arg])}
+        for name, claim in self.claims:
+            if name in self.arguments:
+                self.check(self.node.lineno, [claim], [self.arguments[name]])
 
-    def number(self, name):
-        """The whole number of that name among the locals and the constants of the module, or None."""
-        value = self.frame.f_locals.get(name, self.frame.f_globals.get(name))
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
+    def check(self, line, claims, tensors, kind="docstring"):
+        """One of the `claims` in this `line` must hold for one of the `tensors`."""
+        for name in [name for name, owner in self.owners.items() if owner == line]:
+            del self.letters[name], self.owners[name]
+        known = self.letters | {name: n for name, n in self.frame.f_locals.items() if type(n) is int}
+        undefined = {n for claim in claims for d in claim for n in names(d)} - self.checker.letters - {*self.frame.f_locals}
+        for claim in claims:
+            for tensor in tensors:
+                found = match(claim, tensor.shape, known)
+                if found is not None and not undefined:
+                    self.owners |= dict.fromkeys(found.keys() - known if kind == "comment" else (), line)
+                    self.letters |= {name: found[name] for name in found.keys() - known}
+                    return self.checker.checked.add((kind, line))
+        self.checker.wrong[kind, line] = f"{claims}, but {[(*t.shape,) for t in tensors]}; undefined: {undefined}"
 
-    def known(self, wanted):
-        """{name: value} of those of the `wanted` names that have one."""
-        values = {name: self.number(name) for name in wanted}
-        return {name: self.letters.get(name) if value is None else value for name, value in values.items()
-                if value is not None or name in self.letters}
-
-    def shapes(self):
-        """{name: shape} of the local tensors."""
-        return {name: tuple(value.shape) for name, value in self.frame.f_locals.items() if isinstance(value, TENSOR)}
+    def finish(self, value=None):
+        """Check the comment of the statement that has run; a `return` gave the `value`."""
+        node, self.statement = self.statement, None
+        if node not in self.checker.comments:
+            return
+        line, claims = self.checker.comments[node]
+        targets = [] if isinstance(node, ast.Return) else node.targets if isinstance(node, ast.Assign) else [node.target]
+        targets = [part for target in targets for part in getattr(target, "elts", [target]) if ast.unparse(part) != "_"]
+        values = [eval(ast.unparse(target), self.frame.f_globals, {**self.frame.f_locals}) for target in targets] or [value]
+        tensors = [value for value in values if torch.is_tensor(value)]
+        for claim, tensor in zip(claims if len(claims) > 1 else claims * len(tensors), tensors):
+            self.check(line, [claim], [tensor], "comment")
 
     def event(self, event, argument):
-        """What Python tells of it: that a line begins, that something was raised or that it returns."""
         statement = self.checker.statements.get(self.frame.f_lineno)
         if event == "exception":
             self.statement = None
-        elif event == "return":
-            self.checker.executed(self, argument)
-            if argument is not None and not generates(self.frame):
-                self.checker.ended(self, argument)
-        elif statement is None or statement is not self.statement:
-            self.checker.executed(self)
-            self.statement, self.before = statement, self.shapes()
-
-
-def generates(frame):
-    """Whether it is that of a generator, which returns more than once."""
-    return frame.f_code.co_flags & inspect.CO_GENERATOR
+        elif event == "return" or statement is None or statement is not self.statement:
+            self.finish(argument)
+            self.statement = statement
+        if event == "return" and argument is not None:
+            returned = [v for v in (argument if isinstance(argument, (tuple, list)) else [argument]) if torch.is_tensor(v)]
+            others = [[claim] for name, claim in self.claims if name not in (*self.frame.f_locals, "->")]
+            for claims in others + [[claim for name, claim in self.claims if name == "->"]]:
+                tensors = returned if claims not in others else returned + [*self.arguments.values()]
+                if claims and tensors:
+                    self.check(self.node.lineno, claims, tensors)
 
 
 @contextmanager
 def tracing(checkers):
     """While this lasts, all functions of the files in `checkers`, {path: [Checker, ...]}, are checked."""
-    calls, before = {}, sys.gettrace()
+    def start(frame, event, argument):
+        own, line = checkers.get(frame.f_code.co_filename, ()), frame.f_code.co_firstlineno
+        calls = [Call(checker, frame) for checker in own if line in checker.functions]
 
-    def local(frame, event, argument):
-        """Called by Python for each line of a traced function."""
-        for call in calls[frame]:
-            call.event(event, argument)
-        if event == "return" and not generates(frame):
-            del calls[frame]
-        return local
+        def step(frame, event, argument):
+            for call in calls:
+                call.event(event, argument)
+            return step
+        return step if calls else None
 
-    def begin(frame, event, argument):
-        """Called by Python for each new frame."""
-        own, code = checkers.get(frame.f_code.co_filename), frame.f_code
-        if not own or (code.co_name, code.co_firstlineno) not in own[0].functions:
-            return None
-        if frame not in calls:
-            calls[frame] = [Call(checker, frame) for checker in own]
-            for call in calls[frame]:
-                call.checker.begun(call)
-        return local
-
-    threading.settrace(begin)
-    sys.settrace(begin)
+    before = sys.gettrace()
+    sys.settrace(start)
     try:
         yield
     finally:
         sys.settrace(before)
-        threading.settrace(before)

@@ -1,41 +1,104 @@
-"""What the benches share: runs of train.py, and tables of what they measured."""
+"""What the benches share: options, runs of train.py in processes of their own, timing, and tables in Markdown."""
 
+import argparse
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 
-ROOT = Path(__file__).parent.parent.parent
+import torch
+
+ROOT = Path(__file__).parents[2]
 
 
-def run(loop, folder, options, alone, root=ROOT):
-    """The "final" record of a run of train.py, of the checkout at `root`, in the new `folder`; it has one thread if it is
-    not alone.
+def make_parser(doc):
+    """The command line of a bench whose docstring is `doc`."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the measures to this file")
+    return parser
+
+
+def start(argv, folder, threads=1, patch="", **options):
+    """A process that runs `train.py ARGV` in `folder`; patch: code that changes the module `train` before."""
+    program = ["-c", f"import train\n{patch}\ntrain.run_command(train.main)"] if patch else [ROOT / "train.py"]
+    return subprocess.Popen([sys.executable, *map(str, [*program, *argv])], cwd=folder, text=True,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options,
+                            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)})
+
+
+def run(argv, out, threads=1, patch=""):
+    """The final record of `train.py ARGV --out OUT`. A finished run is not repeated, an unfinished one is resumed."""
+    log = out / "log.jsonl"
+    if '"event": "final"' not in (log.read_text() if log.exists() else ""):
+        argv = ["--resume"] if (out / "last.pt").exists() else argv
+        process = start([*argv, "--out", out.name], out.parent, threads, patch)
+        error = process.communicate()[1]
+        if process.returncode:
+            raise RuntimeError(f"{out.name}: {error}")
+        print(f"finished {out.name}", file=sys.stderr, flush=True)
+    return json.loads(log.read_text().splitlines()[-1])
+
+
+def bench(parser, variants, measure, columns):
+    """Measure each of the named `variants` for each seed, and print the table of the `columns`.
+
+    measure: a function (options, variant, new folder of the run, seed) -> record.
     """
-    command = [sys.executable, str(root / "train.py"), loop, "--out", str(folder), *map(str, options)]
-    environment = os.environ | ({} if alone else {"OMP_NUM_THREADS": "1"})
-    process = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder.parent)
-    if process.returncode:
-        sys.exit(process.stderr)
-    record = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    print(f"{folder.name}: {record['seconds']:.0f} s", file=sys.stderr, flush=True)
-    return record
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N - 1 (default: 3)")
+    parser.add_argument("--variants", nargs="+", default=list(variants), choices=list(variants), metavar="NAME",
+                        help="some of: " + ", ".join(variants))
+    parser.add_argument("--threads", type=int, default=1, help="threads of each run (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--runs", help="folder that keeps the runs; those that it holds are not repeated")
+    parser.add_argument("options", nargs="*", help="after --: options of train.py")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(options.jobs) as pool:
+        folder = Path(options.runs or temporary).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        records = {(name, seed): pool.submit(measure, options, name, folder / f"{name}-{seed}".replace(" ", "-"), seed)
+                   for seed in range(options.seeds) for name in options.variants}
+        results = {name: [records[name, seed].result() for seed in range(options.seeds)] for name in options.variants}
+    report(options, results, columns, f"{options.jobs} run(s) at a time, each with {options.threads} thread(s)")
 
 
-def table(results, columns):
-    """Print {name: records}, their means with the smallest and the largest, as a table in Markdown."""
+def alternate(works, rounds):
+    """[{name: milliseconds}, ...]: each function of `works` timed once a round, after a round that warms up."""
+    records = []
+    for _ in range(rounds + 1):
+        record = {}
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            record[name] = 1000 * (time.perf_counter() - began)
+        records.append(record)
+    return records[1:]
+
+
+def show(value):
+    """A number with two or three significant digits."""
+    digits = 0 if isinstance(value, int) or value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f}"
+
+
+def report(options, results, columns, how, average=mean):
+    """Print {name: records} as a table: for each column the average, and the smallest and largest of several."""
     columns = [column for column in columns if any(column in record for rows in results.values() for record in rows)]
-    print("| | " + " | ".join(column.replace("_", " ") for column in columns) + " |")
-    print("|---" * (len(columns) + 1) + "|")
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
+    print(f"\n{cpu[1] if cpu else platform.processor()}, torch {torch.__version__}, {how}\n")
+    print("| | " + " | ".join(column.replace("_", " ") for column in columns) + " |\n|---" + "|---" * len(columns) + "|")
     for name, records in results.items():
         cells = []
         for column in columns:
             values = [record[column] for record in records if column in record]
-            form = "{:.0f}" if max(values, default=0) > 20 else "{:.2f}"
-            cell = form.format(mean(values)) if values else ""
-            if len(values) > 1:
-                cell += f" ({form.format(min(values))}-{form.format(max(values))})"
-            cells.append(cell)
+            spread = f" ({show(min(values))}-{show(max(values))})" if len(values) > 1 else ""
+            cells.append(show(average(values)) + spread if values else "")
         print(f"| {name} | " + " | ".join(cells) + " |")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))

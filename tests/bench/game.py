@@ -1,118 +1,116 @@
-"""What each part of the adversarial game is for: the castle's GAN with one part left out at a time.
+"""What each part of the GAN's game brings: the loop of `train.train_gan` with one thing changed at a time.
 
-    python -m tests.bench.game --seeds 3 [--arms game "no leash"] [--json FILE]
+    python -m tests.bench.game --seeds 3 --jobs 2
+    python -m tests.bench.game --seeds 3 --jobs 2 --recall      also the recall of the language model
 
-"faithful": the share of sentences, 200 a relation, that state their triple by the grammar; "best 0.85": the same when
-the discriminator has left out the worst; "wordings": how many different right ones there are among them.
+faithfulness: the share of synthetic sentences that state their triple by the story's grammar; right_wordings: the
+number of different wordings among those. "maximum likelihood" takes as many steps in all.
 """
 
-import argparse
-import json
-import tempfile
-import time
-from itertools import count
-from pathlib import Path
-from statistics import mean
+import copy
+from functools import partial
 
 import torch
+from torch.nn import functional as F
+from torch.optim import Adam
 
-from mingpt_mm import gan as module
-from mingpt_mm.alignment import Examples, align, confusions, fill
-from mingpt_mm.text import read_documents, read_triples
-from mingpt_mm.gan import GAN, learn
-from mingpt_mm.story import make_parser, write_story
+from mingpt_mm.graph.alignment import HEAD, TAIL, Examples, align, hard_negatives
+from mingpt_mm.graph.gan import Discriminator, Generator, discriminator_loss, generator_loss, verbalize
+from tests.bench.common import bench, make_parser, run
+from tests.bench.story_grammar import measure_run
+from train import KL_WEIGHT
 
-DEFAULTS = {"MISMATCHED": module.MISMATCHED, "CORRUPTED": module.CORRUPTED, "LEASH": module.LEASH, "warmup": 1000,
-            "steps": 800, "uniform": False, "penalty": 0.0}
-ARMS = {"game": {}, "likelihood alone": {"warmup": 1800, "steps": 0}, "no mismatched pairs": {"MISMATCHED": 0.0},
-        "mismatched pairs drawn evenly": {"uniform": True},
-        "no corrupted triples": {"CORRUPTED": 0.0}, "no leash": {"LEASH": 0.0},
-        "a warm-up of 300 steps": {"warmup": 300}, "with a gradient penalty": {"penalty": 0.06},
-        "a gradient penalty and no leash": {"penalty": 0.06, "LEASH": 0.0}}
+VARIANTS = {
+    "as it is": {}, "with corrupted triples": {"corrupted": 0.3}, "with a head start": {"head_start": 0.1},
+    "with the filter": {"keep": 0.85}, "no KL penalty": {"kl_weight": 0.0}, "wrong relations evenly": {"even": True},
+    "no wrong relations": {"wrong": False}, "maximum likelihood": {"game": False},
+}
 
 
-def penalised(gan, weight):
-    """`discriminator_loss` with R1 and R2 (Mescheder et al., 2018, section 4.1) at every fourth step.
+def corrupt(sentences, words, rng):
+    """`sentences` (B, L) of `words` as they read beside a corrupted triple: ends swapped, another head or tail."""
+    head, tail, other = words.index(HEAD), words.index(TAIL), len(words)  # the id of other names is a new one
+    ways = torch.arange(len(words) + 1).repeat(3, 1)  # (3, W + 1)
+    ways[0, [head, tail]], ways[1, head], ways[2, tail] = torch.tensor([tail, head]), other, other
+    return ways[torch.randint(3, (len(sentences),), generator=rng)].gather(1, sentences)
 
-    That is the squared norm of the gradient of the scores, of real and of written sentences, by their one-hot units.
+
+class Filter:
+    """Samples of a generator without the worst by the discriminator's score; the share `keep` is left."""
+
+    def __init__(self, G, D, keep):
+        self.G, self.D, self.keep = G, D, keep
+
+    def sample(self, relation, length, rng):
+        """See `Generator.sample`; fewer rows than relations. All relations are the same."""
+        rows = self.G.sample(relation, length, rng)
+        best = self.D(relation, rows).argsort(descending=True)[:int(self.keep * len(rows))]
+        return rows[best[torch.randperm(len(best), generator=rng)]]
+
+
+def train_gan(args, documents, triples, logger, corrupted=0.0, head_start=0.0, keep=1.0, kl_weight=KL_WEIGHT,
+              even=False, wrong=True, game=True):
+    """`train.train_gan` with switches; with their defaults it gives the same sentences.
+
+    corrupted: weight of corrupted triples as negatives. head_start: share of the adversarial steps in which
+    the discriminator learns alone. keep: see `Filter`. even: draw wrong relations evenly. wrong: use them.
+    game: without it all steps are maximum likelihood.
     """
-    plain, seen, calls, table = module.discriminator_loss, [], count(), gan.discriminator.unit
-    table.register_forward_hook(lambda _, inputs, output: seen.append(output) if output.requires_grad else None)
+    examples = Examples(align(documents, triples))
+    R, W = len(examples.relations), len(examples.words)
+    negatives = torch.ones(R, R).fill_diagonal_(0) if even else hard_negatives(triples, examples.relations)
+    torch.manual_seed(args.seed)
+    rng = torch.Generator().manual_seed(args.seed)
+    G, D = Generator(W, R), Discriminator(W + bool(corrupted), R, examples.length)
+    mle_optimizer = Adam(G.parameters(), 2e-3)
+    g_optimizer = Adam(G.parameters(), 1.2e-3, betas=(0.5, 0.99))
+    d_optimizer = Adam(D.parameters(), 1e-3, betas=(0.5, 0.99))
+    for step in range(-args.gan_warmup, args.gan_steps):
+        if step < 0 or not game:
+            relation = torch.randint(R, (64,), generator=rng)
+            (-G.log_prob(relation, examples.sample(relation, rng)).mean()).backward()
+            mle_optimizer.step()
+            mle_optimizer.zero_grad()
+            continue
+        reference = copy.deepcopy(G) if step == 0 else reference
+        relation = torch.randperm(R, generator=rng)[:9].repeat_interleave(16)
+        wrong_relation = torch.multinomial(negatives[relation], 1, generator=rng).squeeze(1)
+        real, fake = examples.sample(relation, rng), G.sample(relation, examples.length, rng)
+        wrong_score = D(wrong_relation, real) if wrong else torch.tensor(-torch.inf)  # its loss is 0
+        d_loss = discriminator_loss(D(relation, real), D(relation, fake), wrong_score)
+        if corrupted:
+            d_loss = d_loss + corrupted * F.softplus(D(relation, corrupt(real, examples.words, rng))).mean()
+        d_loss.backward()
+        d_optimizer.step()
+        d_optimizer.zero_grad()
+        if step < head_start * args.gan_steps:
+            continue
+        log_prob = G.log_prob(relation, fake)
+        with torch.no_grad():
+            reward = D(relation, fake) - kl_weight * (log_prob - reference.log_prob(relation, fake))
+        generator_loss(log_prob.view(-1, 16), reward.view(-1, 16)).backward()
+        g_optimizer.step()
+        g_optimizer.zero_grad()
+    return verbalize(Filter(G, D, keep) if keep < 1 else G, examples, triples, args.sentences, rng)
 
-    def loss(real, fake, mismatched, corrupted):
-        total, embedded = plain(real, fake, mismatched, corrupted), seen[:2]
-        seen.clear()
-        if next(calls) % 4 == 0:
-            for scores, x in zip((real, fake), embedded):  # x (B, L, 32)
-                gradient, = torch.autograd.grad(scores.sum(), x, create_graph=True)
-                total = total + weight * (gradient @ table.weight.T).square().sum(dim=(1, 2)).mean()
-        return total
-    return loss
+
+def replace_train_gan(train, name):
+    """Make the module `train` use the variant `name`."""
+    train.train_gan = partial(train_gan, **VARIANTS[name])
 
 
-def train(documents, triples, options, seed):
-    """A GAN trained with these `options`."""
-    for name in ("MISMATCHED", "CORRUPTED", "LEASH"):
-        setattr(module, name, options[name])
-    torch.manual_seed(seed)
-    examples = align(documents, triples)
-    gan = GAN.from_examples(examples, seed)
-    rows, confused = Examples(gan, examples), confusions(triples, gan.relations)
-    if options["uniform"]:
-        confused = torch.ones_like(confused).fill_diagonal_(0)
-    for _ in learn(gan, rows, confused, options["warmup"], 0):
-        pass
-    plain = module.discriminator_loss
-    if options["penalty"]:
-        module.discriminator_loss = penalised(gan, options["penalty"])
-    for _ in learn(gan, rows, confused, options["warmup"], options["steps"]):
-        pass
-    module.discriminator_loss = plain
-    return gan
-
-
-def judge(gan, parse):
-    """{measure: value} of what `gan` writes."""
-    measures = {}
-    for name, keep in (("faithful", 1.0), ("best 0.85", 0.85)):
-        rng, right, n = torch.Generator().manual_seed(0), [], 0
-        for relation in gan.relations:
-            for units, _ in gan.write(relation, 200, rng, keep):
-                n += 1
-                right += [(relation, *units)] if parse(fill(units, "Ann", "Bob")) == ("Ann", relation, "Bob") else []
-        measures[name] = len(right) / n
-    return measures | {"wordings": len(set(right))}
+def measure(options, name, out, seed):
+    """The measures of a variant's synthetic sentences and, with --recall, of a language model trained on them."""
+    argv = ["adversarial", "--seed", seed, *options.options, *([] if options.recall else ["--steps", 1])]
+    record = run(argv, out, options.threads, f"from tests.bench import game; game.replace_train_gan(train, {name!r})")
+    return measure_run(out) | ({"recall_graph_only": record["recall_graph_only"]} if options.recall else {})
 
 
 def main():
     """Run what the options say."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
-    parser.add_argument("--json", help="write the figures to this file")
-    config = parser.parse_args()
-    results = {arm: [] for arm in config.arms}
-    for seed in range(config.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            write_story(Path(folder) / "story", seed)
-            documents, _ = read_documents(Path(folder) / "story" / "text.txt")
-            triples = read_triples(Path(folder) / "story" / "kg.tsv")
-        for arm in config.arms:
-            began = time.perf_counter()
-            gan = train(documents, triples, DEFAULTS | ARMS[arm], seed)
-            seconds = time.perf_counter() - began
-            results[arm].append(judge(gan, make_parser()) | {"seconds": seconds})
-            print(seed, arm, results[arm][-1], flush=True)
-    print("| | faithful | best 0.85 | wordings | seconds |\n|---|---|---|---|---|")
-    for arm, records in results.items():
-        cells = []
-        for name, form in (("faithful", "{:.2f}"), ("best 0.85", "{:.2f}"), ("wordings", "{:.0f}"),
-                           ("seconds", "{:.0f}")):
-            values = [record[name] for record in records]
-            cells.append(f"{form} ({form}-{form})".format(mean(values), min(values), max(values)))
-        print(f"| {arm} | " + " | ".join(cells) + " |")
-    if config.json:
-        Path(config.json).write_text(json.dumps(results, indent=1))
+    parser = make_parser(__doc__)
+    parser.add_argument("--recall", action="store_true", help="train the language model on the sentences, too")
+    bench(parser, VARIANTS, measure, ("faithfulness", "right_wordings", "recall_graph_only"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""A small GAN that learns from text how facts are put into words, and writes sentences for a whole graph.
+
+Generative Adversarial Nets (Goodfellow et al., 2014), conditioned on the relation. Real sentences come from
+distant supervision, so many do not state their relation. Maximum likelihood must reproduce those too. The
+adversarial game need not: its discriminator also sees real sentences with a wrong relation (Generative
+Adversarial Text to Image Synthesis, Reed et al., 2016, section 4.2), so a sentence that suits any relation
+is rejected for all. train.py has the game: `train_gan`.
+
+The GAN's words are words, punctuation marks and the slots [H] and [T]. It never spells a name.
+
+Letters: B sentences, L words in a sentence, W words in the vocabulary, G relations in a batch, S sentences of
+each.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mingpt_mm.console import progress
+from mingpt_mm.graph.alignment import HEAD, TAIL, lexicalize
+
+WRONG_RELATION_WEIGHT = 10.0
+
+
+class Generator(nn.Module):
+    """A GRU that writes a sentence word by word, given a relation."""
+
+    def __init__(self, n_words, n_relations):
+        super().__init__()
+        self.word, self.relation = nn.Embedding(n_words, 64), nn.Embedding(n_relations, 32)
+        self.gru = nn.GRU(64 + 32, 128, batch_first=True)
+        self.head = nn.Linear(128, n_words)
+
+    def forward(self, relation, words, state=None):
+        """relation (B,), words (B, L) -> logits (B, L, W) of the word after each, and the GRU's state"""
+        relation = self.relation(relation)[:, None].expand(-1, words.size(1), -1)  # (B, L, 32)
+        x = torch.cat([self.word(words), relation], dim=2)  # (B, L, 96)
+        x, state = self.gru(x, state)  # (B, L, 128), (1, B, 128)
+        return self.head(x), state
+
+    @torch.no_grad()
+    def sample(self, relation, length, rng):
+        """Draw a sentence for each `relation` (B,) -> (B, L), L = `length`; END fills a row to its end."""
+        word, state, words = torch.zeros_like(relation)[:, None], None, []  # (B, 1)
+        for _ in range(length):
+            logits, state = self(relation, word, state)  # (B, 1, W), (1, B, 128)
+            word = torch.multinomial(logits[:, 0].softmax(dim=1), 1, generator=rng)  # (B, 1)
+            words.append(word)
+        words = torch.cat(words, dim=1)  # (B, L)
+        return words.masked_fill((words == 0).cumsum(dim=1) > 0, 0)  # (B, L)
+
+    def log_prob(self, relation, words):
+        """log p(words | relation), (B,), of `words` (B, L), up to the first END of each row."""
+        logits, _ = self(relation, F.pad(words, (1, -1)))  # (B, L, W)
+        log_probs = -F.cross_entropy(logits.transpose(1, 2), words, reduction="none")  # (B, L)
+        return log_probs.masked_fill((words == 0).cumsum(dim=1) > 1, 0).sum(dim=1)  # (B,)
+
+
+class Discriminator(nn.Module):
+    """Scores whether a sentence is real and states the relation. It sees slots instead of names, so it cannot
+    know whether a fact is true.
+    """
+
+    def __init__(self, n_words, n_relations, length):
+        super().__init__()
+        self.word, self.relation = nn.Embedding(n_words, 32), nn.Embedding(n_relations, 32)
+        self.mlp = nn.Sequential(nn.Linear(32 * length + 32, 256), nn.LeakyReLU(0.2), nn.Linear(256, 256),
+                                 nn.LeakyReLU(0.2), nn.Linear(256, 1))
+
+    def forward(self, relation, words):
+        """relation (B,), words (B, L) -> scores (B,), higher for real ones"""
+        x = torch.cat([self.word(words).flatten(1), self.relation(relation)], dim=1)  # (B, 32 * L + 32)
+        return self.mlp(x).squeeze(1)  # (B,)
+
+
+def discriminator_loss(real, fake, wrong_relation):
+    """Binary cross entropy on the scores (B,) of `real`, `fake` and real sentences with a `wrong_relation`.
+
+    With weight w on the last, the best score of a sentence x is log p_real(x | r) - log(p_G(x | r) +
+    w p_real(x | r')), r' being the wrong relations (Goodfellow et al., 2014, proposition 1). A sentence as
+    common with wrong relations as with its own scores at most -log w, however rarely the generator writes it.
+    """
+    return (F.softplus(-real).mean() + F.softplus(fake).mean()
+            + WRONG_RELATION_WEIGHT * F.softplus(wrong_relation).mean())
+
+
+def generator_loss(log_prob, reward):
+    """REINFORCE (Williams, 1992): its gradient raises the mean `reward`; both (G, S), a row for each relation.
+
+    Words are discrete, so no gradient passes from the discriminator into the generator. The gradient of an
+    expected reward is the expectation of reward * gradient of log p. The baseline is the row's mean reward.
+    """
+    advantage = (reward - reward.mean(dim=1, keepdim=True)) / (reward.std(dim=1, keepdim=True) + 1e-6)  # (G, S)
+    return -(advantage * log_prob).mean()
+
+
+@torch.no_grad()
+def verbalize(generator, examples, triples, n, rng):
+    """Up to `n` sentences that the `generator` writes for each of `triples`, as texts.
+
+    examples: the `Examples` that it was trained on. Sentences without both slots are left out. A triple whose
+    relation has no example gets its own words, "head relation tail."
+    """
+    ids, written = {relation: i for i, relation in enumerate(examples.relations)}, []
+    for head, relation, tail in progress(triples, "writing synthetic sentences"):
+        if relation not in ids:
+            written += [f"{head} {relation} {tail}."] * n
+            continue
+        rows = generator.sample(torch.full((2 * n,), ids[relation]), examples.length, rng)  # (2 * n, L)
+        sentences = [[examples.words[i] for i in row if i] for row in rows.tolist()]
+        whole = [words for words in sentences if HEAD in words and TAIL in words][:n]
+        written += [lexicalize(words, head, tail) for words in whole]
+    return written

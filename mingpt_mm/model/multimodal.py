@@ -1,0 +1,67 @@
+"""An image or a video as the beginning of a sentence: `[patches | tokens]` through one GPT.
+
+ViT turns each frame into patch embeddings. The connector, one linear layer (Visual Instruction Tuning, Liu et
+al., 2023, section 4.1), projects them to the GPT's width. There they stand in front of the token embeddings.
+The GPT's causal mask does the rest: a token sees all patches and the tokens before it.
+
+An image is a video of one frame. In videos 2x2 neighboring patches are merged, so that more frames fit, and
+each frame adds an embedding of its own: `[frame 1 | frame 2 | ... | tokens]`.
+
+Letters: B batch, F frames, T tokens, V vocabulary size, P prefix positions, C width of the GPT, D width of
+ViT's output, H and W height and width in pixels, h and w in patches.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mingpt_mm.console import UserError
+from mingpt_mm.model.transformer import init_weights
+from mingpt_mm.model.vit import normalize
+
+
+class MultimodalGPT(nn.Module):
+    """`gpt` describes what `vit` encodes: images, or videos of so many `frames`."""
+
+    def __init__(self, gpt, vit, frames=1):
+        super().__init__()
+        self.gpt, self.vit, self.frames = gpt, vit, frames
+        self.merge = 2 if frames > 1 else 1  # patches on each side that are merged into one position
+        D, C = vit.config.n_embd * self.merge**2, gpt.config.n_embd
+        self.connector = nn.Linear(D, C)
+        init_weights(self.connector, D, n_layer=1)
+        self.frame_embeddings = nn.Embedding(frames, C)
+        nn.init.normal_(self.frame_embeddings.weight, std=0.02 * 768 / C)  # as ViT's positions
+
+    @staticmethod
+    def prefix_length(size, patch_size, frames=1):
+        """How many positions images or videos of `size` x `size` pixels take in front of the tokens."""
+        merge = 2 if frames > 1 else 1
+        if size < patch_size or size // patch_size % merge:
+            raise UserError(f"--image_size {size}: must be a multiple of {merge * patch_size}")
+        return frames * (size // patch_size // merge)**2
+
+    def encode_images(self, pixels):
+        """uint8 pixels (B, F, 3, H, W) -> prefix (B, P, C)"""
+        h, w = (side // self.vit.config.patch_size for side in pixels.shape[3:])
+        x = self.vit(normalize(pixels.flatten(0, 1)))[:, 1:]  # (B * F, h * w, D); without the class token
+        if pixels.size(1) != self.frames or x.size(1) != h * w or h % self.merge or w % self.merge:
+            raise UserError(f"expected {self.frames} frames of {h} x {w} patches, a multiple of {self.merge}; "
+                            f"got {pixels.size(1)} frames, and {x.size(1)} patches from the vision encoder")
+        x = x.transpose(1, 2).unflatten(2, (h, w))  # (B * F, D, h, w)
+        x = F.pixel_unshuffle(x, self.merge).flatten(2).transpose(1, 2)
+        x = self.connector(x).unflatten(0, pixels.shape[:2]) + self.frame_embeddings.weight[:, None]
+        return x.flatten(1, 2)  # (B, P, C)
+
+    def forward(self, pixels, tokens):
+        """pixels (B, F, 3, H, W), tokens (B, T) -> logits (B, T, V) of the token that follows each.
+
+        Without pixels (None) the tokens are plain text.
+        """
+        prefix = None if pixels is None else self.encode_images(pixels)  # (B, P, C)
+        return self.gpt(tokens, prefix)
+
+    @torch.no_grad()
+    def caption(self, pixels, tokenizer, prompt="", **sampling):
+        """Describe `pixels` (B, F, 3, H, W) -> B strings. `prompt`, `sampling`: see `GPT.complete`."""
+        return self.gpt.complete(tokenizer, prompt, self.encode_images(pixels), **sampling)

@@ -1,0 +1,140 @@
+"""Released checkpoints as files: download, read and write them.
+
+A checkpoint is a folder with config.json and the tensors in model.safetensors, in several shards
+(model-00001-of-00002.safetensors), or in the older pickle pytorch_model.bin.
+"""
+
+import json
+import math
+import mmap
+import os
+import re
+from dataclasses import astuple
+from pathlib import Path
+
+import torch
+
+from mingpt_mm.console import UserError
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+          "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool}
+# The sizes in config.json, in the order of GPTConfig and ViTConfig, and what else it must say
+SIZES = {"gpt2": ("n_positions", "vocab_size", "n_layer", "n_head", "n_embd"),
+         "vit": ("image_size", "patch_size", "num_hidden_layers", "num_attention_heads", "hidden_size")}
+SETTINGS = {"gpt2": {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+                     "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
+            "vit": {"model_type": "vit", "hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True,
+                    "num_channels": 3}}
+# Our names are GPT-2's. ViT's files have these; * is query, key and value, three tensors.
+VIT_NAMES = {"patch_embeddings": "embeddings.patch_embeddings.projection", "cls_token": "embeddings.cls_token",
+             "position_embeddings": "embeddings.position_embeddings", "h.": "encoder.layer.",
+             "ln_1": "layernorm_before", "ln_2": "layernorm_after", "attn.c_attn": "attention.attention.*",
+             "attn.c_proj": "attention.output.dense", "mlp.c_fc": "intermediate.dense",
+             "mlp.c_proj": "output.dense"}
+CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # GPT-2's files hold these transposed, for x @ W
+PREFIX = r"^((module|_orig_mod|transformer|vit)\.)+"  # of wrappers and larger models
+UNUSED = r"(pooler|classifier)\..*|h\.\d+\.attn\.(masked_)?bias"  # other heads, and the causal mask
+
+
+def download(name):
+    """The folder, in torch's cache, with the files of the model `name` on the hub; downloaded once."""
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    folder = Path(torch.hub.get_dir(), "checkpoints", name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in ("config.json", "model.safetensors"):
+            if not (folder / file).exists():
+                torch.hub.download_url_to_file(f"{hub}/{name}/resolve/main/{file}", str(folder / file))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name}: no such file or folder, and no download from {hub} ({error})") from error
+    return folder
+
+
+def read_safetensors(path):
+    """{name: tensor} of a file in the safetensors format (https://github.com/huggingface/safetensors).
+
+    8 bytes hold the length of the header (little-endian). The header is JSON, {name: {"dtype", "shape",
+    "data_offsets": [start, end]}}. The bytes of the tensors follow. They are mapped into memory, not copied.
+    """
+    with open(path, "rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # writes stay in memory
+    first = 8 + int.from_bytes(data[:8], "little")
+    header, tensors = json.loads(data[8:first]), {}
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        dtype, count, (start, end) = DTYPES[entry["dtype"]], math.prod(entry["shape"]), entry["data_offsets"]
+        if start < 0 or end - start != count * dtype.itemsize:
+            raise ValueError(f"{name} {entry['shape']} does not fit its {end - start} bytes")
+        flat = torch.frombuffer(data, dtype=dtype, count=count, offset=first + start)
+        tensors[name] = flat.view(entry["shape"])
+    return tensors
+
+
+def write_safetensors(path, tensors):
+    """Write {name: tensor} to `path` in the safetensors format."""
+    names, header, end = {dtype: name for name, dtype in DTYPES.items()}, {}, 0
+    for name, tensor in tensors.items():
+        entry = {"dtype": names[tensor.dtype], "shape": list(tensor.shape)}
+        header[name], end = entry | {"data_offsets": [end, end + tensor.nbytes]}, end + tensor.nbytes
+    text = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
+    text += b" " * (-len(text) % 8)  # the tensors start at a multiple of 8
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+
+
+def released_names(name, kind):
+    """The names in the files of the `kind` of the parameter `name`."""
+    for ours, theirs in VIT_NAMES.items() if kind == "vit" else ():
+        name = name.replace(ours, theirs)
+    return [name.replace("*", part) for part in ("query", "key", "value")] if "*" in name else [name]
+
+
+def load_pretrained(source, kind, build):
+    """The model `build(*sizes)` with the weights of `source`, in float32: a folder, a file or a name on the hub.
+
+    kind: "gpt2" or "vit". A UserError names all tensors that are missing, left over or of another shape.
+    """
+    path, tensors = Path(source) if Path(source).exists() else download(str(source)), {}
+    files = sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin")) or [path]
+    try:
+        settings = json.loads(files[0].with_name("config.json").read_bytes())
+        wrong = {key: settings[key] for key, value in SETTINGS[kind].items() if settings.get(key, value) != value}
+        if wrong:
+            raise ValueError(f"config.json is of another kind of model: {wrong}")
+        for file in files:
+            safe = file.suffix == ".safetensors"
+            part = read_safetensors(file) if safe else torch.load(file, "cpu", weights_only=True)
+            tensors |= {re.sub(PREFIX, "", name): tensor for name, tensor in part.items()}
+        if bad := [name for name, value in tensors.items() if not torch.is_tensor(value) or not value.isfinite().all()]:
+            raise ValueError(f"not only tensors of finite numbers: {', '.join(bad[:3])}")
+        head = tensors.pop("lm_head.weight", None)
+        if head is not None and not torch.equal(head, tensors["wte.weight"]):
+            raise ValueError("lm_head.weight differs from wte.weight, and this GPT ties them")
+        tensors = {name: tensor for name, tensor in tensors.items() if not re.fullmatch(UNUSED, name)}
+        with torch.device("meta"):  # allocates and draws nothing
+            model = build(*(settings[name] for name in SIZES[kind]))
+        for name, _ in model.named_parameters():
+            if parts := [tensors.pop(part).float() for part in released_names(name, kind) if part in tensors]:
+                transposed = kind == "gpt2" and name.endswith(CONV1D)
+                tensors[name] = parts[0].t().contiguous() if transposed else torch.cat(parts)
+        model.load_state_dict(tensors, assign=True)
+    except Exception as error:  # a damaged file can make the readers raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path}: no {kind} checkpoint that can be loaded here ({reason})") from error
+    return model
+
+
+def save_pretrained(model, kind, folder):
+    """Write config.json and model.safetensors of the `model` into `folder`, as released files are."""
+    folder, tensors = Path(folder), {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, parameter in model.named_parameters():
+        names = released_names(name, kind)
+        for part, tensor in zip(names, parameter.detach().chunk(len(names))):
+            tensors[part] = tensor.t() if kind == "gpt2" and name.endswith(CONV1D) else tensor
+    settings = SETTINGS[kind] | dict(zip(SIZES[kind], astuple(model.config)))
+    settings |= {"intermediate_size": 4 * model.config.n_embd} if kind == "vit" else {}
+    (folder / "config.json").write_text(json.dumps(settings, indent=2))
+    write_safetensors(folder / "model.safetensors", tensors)

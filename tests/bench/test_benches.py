@@ -1,0 +1,81 @@
+"""The fast parts of the benches."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+import train
+from mingpt_mm.data.datasets import load_documents, load_triples
+from mingpt_mm.data.story import write_story
+from mingpt_mm.graph.alignment import HEAD, TAIL
+from tests.bench import game
+from tests.bench.story_grammar import evaluate_synthetic, make_parser
+
+BENCHES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("common", "test_benches"))
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench") / "story"
+    write_story(folder, seed=3)
+    return folder
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_help_of_a_bench_says_what_it_measures(name, monkeypatch, capsys):
+    module = importlib.import_module(f"tests.bench.{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        module.main()
+    assert stop.value.code == 0 and module.__doc__.split("\n")[0] in capsys.readouterr().out
+
+
+def test_parser_finds_exactly_the_stated_facts_in_a_story(story):
+    parsed = list(map(make_parser(), load_documents([story / "text.txt"])))
+    probes = [json.loads(line) for line in (story / "probes.jsonl").read_text().splitlines()]
+    assert set(parsed) - {None} == {tuple(probe["triple"]) for probe in probes if probe["group"] == "stated"}
+    assert 0.5 < sum(triple is not None for triple in parsed) / len(parsed) < 0.8  # others state nothing
+
+
+@pytest.mark.parametrize("sentence, triple", [
+    ("Ann lives in the crypt.", ("Ann", "lives in", "crypt")),
+    ("They say that the crypt is home to Ann.", ("Ann", "lives in", "crypt")),
+    ("Bob terrifies Ann.", ("Ann", "fears", "Bob")),
+    ("In the old tales, fried moths are the favorite dish of Ann.", ("Ann", "eats", "moths")),
+    ("As everyone knows, somebody mentioned Ann and the crypt.", None), ("Ann is a red bat.", None),
+    ("Ann lives in the crypt", None), ("Ann lives in the the crypt.", None)])
+def test_parser_reads_openings_and_both_orders_and_rejects_other_sentences(sentence, triple):
+    assert make_parser()(sentence) == triple
+
+
+def test_faithfulness_is_measured_against_the_triple_that_a_sentence_was_written_for():
+    triples = [("Ann", "lives in", "crypt"), ("Ann", "guards", "crypt"), ("Bob", "fears", "Ann"),
+               ("Cleo", "fears", "Bob"), ("Bob", "loves", "Ann")]
+    sentences = ["Ann lives in the crypt.", "Ann guards the crypt.",  # the second one states the other fact
+                 "Ann guards the crypt.", "Ann defends the crypt from intruders.",
+                 "Bob is afraid of Ann.", "Bob serves Ann.",  # not in the graph
+                 "Bob loves Ann."]  # Cleo has none
+    assert evaluate_synthetic(sentences, triples, 2) == {
+        "faithfulness": 5 / 7, "in_graph": 6 / 7, "right_wordings": 5}
+
+
+def test_game_without_switches_gives_the_sentences_of_train_gan(story, monkeypatch):
+    monkeypatch.setattr(train, "plot_run", MagicMock())
+    documents, triples = load_documents([story / "text.txt"])[:400], load_triples(story / "kg.tsv")[:20]
+    args = SimpleNamespace(seed=1, gan_warmup=2, gan_steps=8, sentences=20, out="")
+    right = train.train_gan(args, documents, triples, MagicMock())
+    assert right and game.train_gan(args, documents, triples, MagicMock()) == right
+    for name, switches in list(game.VARIANTS.items())[1:]:
+        assert game.train_gan(args, documents, triples, MagicMock(), **switches) != right, name
+
+
+def test_corrupt_swaps_the_ends_or_replaces_one():
+    words = ["", HEAD, " fears", TAIL]
+    rows = game.corrupt(torch.tensor([[1, 2, 3, 0]] * 50), words, torch.Generator().manual_seed(0))
+    assert {tuple(row) for row in rows.tolist()} == {(3, 2, 1, 0), (4, 2, 3, 0), (1, 2, 4, 0)}

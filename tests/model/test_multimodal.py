@@ -1,0 +1,85 @@
+"""What must be true of `[patches | tokens]`: who sees what, how frames become positions, what padding must not change."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mingpt_mm import GPT, GPTConfig, MultimodalGPT, ViT, ViTConfig
+from mingpt_mm.console import UserError
+from mingpt_mm.data.tokenizer import make_tokenizer, train_bpe
+from mingpt_mm.model.vit import normalize
+
+TOKENS = torch.arange(12).view(2, 6) * 7
+
+
+def small_model(frames=1):
+    torch.manual_seed(0)
+    return MultimodalGPT(GPT(GPTConfig(60, 280, n_layer=2, n_head=2, n_embd=32)),
+                         ViT(ViTConfig(32, 8, n_layer=1, n_head=2, n_embd=24)), frames).eval()
+
+
+def random_pixels(frames=1, sides=(32, 32), B=2):
+    return torch.randint(256, (B, frames, 3, *sides), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [1, 3])
+def test_every_patch_and_the_order_of_frames_change_every_text_logit_and_only_text_has_logits(frames):
+    model, pixels = small_model(frames), random_pixels(frames)
+    logits, others = model(pixels, TOKENS), [pixels.roll(1, dims=1), pixels[:, :1].expand_as(pixels)] if frames > 1 else []
+    for f, y, x in product(range(frames), range(3, 32, 8), range(3, 32, 8)):
+        others.append(pixels.clone())
+        others[-1][:, f, :, y, x] ^= 128
+    assert logits.shape == (2, 6, 280)
+    assert all(((model(other, TOKENS) - logits).abs().amax(dim=2) > 0).all() for other in others)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames, sides", [(1, (32, 32)), (1, (24, 40)), (3, (32, 32)), (3, (16, 48))])
+def test_frames_follow_one_another_each_with_its_patches_merged_and_its_own_embedding(frames, sides):
+    model, pixels, (h, w) = small_model(frames), random_pixels(frames, sides), (side // 8 for side in sides)
+    rows, merge = [], 1 if frames == 1 else 2
+    for f, y, x in product(range(frames), range(0, h, merge), range(0, w, merge)):
+        features = model.vit(normalize(pixels[:, f]))[:, 1:]  # without the class token
+        square = [features[:, (y + dy) * w + x + dx] for dy, dx in product(range(merge), range(merge))]
+        merged = torch.stack(square, dim=2).flatten(1)  # each channel's neighbors side by side
+        rows.append(model.connector(merged) + model.frame_embeddings.weight[f])
+    torch.testing.assert_close(model.encode_images(pixels), torch.stack(rows, dim=1), rtol=1e-4, atol=1e-5)
+    assert h != w or len(rows) == MultimodalGPT.prefix_length(32, 8, frames)
+
+
+@torch.no_grad()
+def test_without_an_image_the_model_is_its_gpt():
+    model = small_model()
+    assert torch.equal(model(None, TOKENS), model.gpt(TOKENS))
+
+
+def test_padding_after_the_text_changes_no_gradient():
+    model, gradients = small_model(), []
+    for pad in (0, 5):
+        logits = model(random_pixels(), F.pad(TOKENS, (0, pad), value=279))
+        loss = F.cross_entropy(logits.flatten(0, 1), F.pad(TOKENS + 1, (0, pad), value=-100).flatten())
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    for a, b in zip(*gradients):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_a_caption_begins_with_the_prompt_and_does_not_depend_on_other_rows():
+    tokenizer, model, pixels = make_tokenizer(train_bpe(["a red bat"], 280)), small_model(), random_pixels(B=5)
+    together = model.caption(pixels, tokenizer, "a red", max_new_tokens=9)
+    assert together == [model.caption(image[None], tokenizer, "a red", max_new_tokens=9)[0] for image in pixels]
+    assert all(caption.startswith("a red") for caption in together)
+
+
+@pytest.mark.parametrize("frames, pixels, stride, words", [
+    (3, random_pixels(2), 8, "2 frames"), (1, random_pixels(3), 8, "3 frames"), (3, random_pixels(3, (24, 32)), 8, "3 x 4"),
+    (1, random_pixels(), 4, "4 x 4.*49 patches|49 patches.*4 x 4")], ids=["fewer", "more", "odd", "vision encoder"])
+def test_what_the_model_cannot_place_is_refused_in_one_line(frames, pixels, stride, words):
+    model = small_model(frames)
+    model.vit.patch_embeddings = nn.Conv2d(3, 24, 8, stride)  # a vision encoder of another stride gives more patches
+    with pytest.raises(UserError, match=words) as error:
+        model(pixels, TOKENS)
+    assert "\n" not in str(error.value)
