@@ -8,7 +8,7 @@
     python train.py --resume                     continue the newest run, also with other options of "run"
 
 The run's folder gets last.pt, best.pt, log.jsonl and progress.png. The lines below declare the options with
-their defaults. A default of 0 or none means: as the data or the released weights have it.
+their defaults.
 
 run:
   --out=                     folder of the run; else the next free number under runs/
@@ -29,25 +29,29 @@ run:
 
 model:
   --init=                    start from gpt2 to gpt2-xl, distilgpt2, a folder, a file or a run
-  --tokenizer=bpe|gpt2       of a new model: byte-pair encoding of the run's own text, or GPT-2's
-  --vocab_size=512           tokens of a new bpe, at most
-  --block_size=0             positions of image and text together
-  --n_layer=1                Transformer blocks of the GPT
-  --n_head=3                 attention heads
-  --n_embd=96                embedding width
   --dropout=0.0              dropout of the GPT
   --text ...                 text files, documents separated by blank lines
+
+new GPT:
+  --tokenizer=bpe|gpt2       byte-pair encoding of the run's own text, or GPT-2's
+  --vocab_size=512           tokens of a new bpe, at most
+  --block_size=0             positions of image and text together; 0: what the data need
+  --n_layer=1                Transformer blocks
+  --n_head=3                 attention heads, also of a new ViT
+  --n_embd=96                embedding width, also of a new ViT
 
 multimodal:
   --data=                    folder with captions.jsonl; else the built-in --world
   --world=scenes|clips|portraits  built-in images, videos, or images of the story's inhabitants
   --frames=4                 frames of each video that the model sees
   --image_size=64            height and width in pixels to which images are resized
-  --patch_size=16            height and width of a patch
   --vit=                     start from google/vit-base-patch16-224, a folder or a file
-  --vit_layers=2             Transformer blocks of a new ViT
   --freeze ...               parts that do not learn: gpt, vit
   --connector_lr_factor=1.0  factor on the connector's learning rate
+
+new ViT:
+  --patch_size=16            height and width of a patch
+  --vit_layers=2             Transformer blocks
 
 adversarial:
   --kg=                      knowledge graph of --text, head<TAB>relation<TAB>tail on each line
@@ -55,13 +59,17 @@ adversarial:
   --sentences=40             synthetic sentences for each triple; with 0 the text alone
   --gan_warmup=1000          steps of the generator by maximum likelihood
   --gan_steps=800            adversarial steps; with 0 maximum likelihood alone
+
+Letters: B batch, T tokens, V vocabulary size, L words in a sentence.
 """
 
 import copy
 import sys
 from argparse import Namespace
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch.nn import functional as F
@@ -86,8 +94,7 @@ from mingpt_mm.training import (Logger, init_device, latest_run, load_checkpoint
 DEFAULTS = {  # what a loop, a world or released weights change
     "adversarial": dict(n_layer=2, n_head=4, n_embd=128, batch_size=64, learning_rate=3e-3, dropout=0.1),
     "clips": dict(n_layer=2, steps=1600, learning_rate=2e-3), "portraits": dict(steps=900),
-    "run": dict(n_layer=0, n_head=0, n_embd=0), "vit": dict(image_size=224, patch_size=0),
-    "released": dict(n_layer=0, n_head=0, n_embd=0, learning_rate=5e-5, connector_lr_factor=20.0),
+    "vit": dict(image_size=224), "released": dict(learning_rate=5e-5, connector_lr_factor=20.0),
 }
 KL_WEIGHT = 0.05  # of the penalty that keeps the generator near maximum likelihood, and so its variety
 
@@ -96,20 +103,22 @@ def parse_args(argv):
     """(args, checkpoint): the options, and the checkpoint to continue from or None."""
     loop = "adversarial" if argv[:1] == ["adversarial"] else "multimodal"
     argv = argv[1:] if argv[:1] == [loop] else argv
-    args, given = parse_options(__doc__, argv, ["run"] if "--resume" in argv else ["run", "model", loop])
+    names = {arg.split("=")[0] for arg in argv}
+    groups = ["run", "model", loop] + ["new GPT"] * ("--init" not in names)
+    groups += ["new ViT"] * (loop == "multimodal" and "--vit" not in names)
+    args, given = parse_options(__doc__, argv, ["run"] if "--resume" in argv else groups)
     if "resume" in given:
         folder = Path(given["out"]) if "out" in given else latest_run()
         checkpoint = load_checkpoint(folder / "last.pt")
         print(f"resuming {folder} from step {checkpoint['step']}")
         args = Namespace(**(vars(checkpoint["args"]) | given | {"out": str(folder)}))
         return args, checkpoint if "model" in checkpoint else None
-    if "init" in given:
-        args |= DEFAULTS["run" if Path(given["init"], "last.pt").exists() else "released"]
-    for name in (loop if "init" not in given else "", given.get("world"), "vit" if "vit" in given else ""):
+    released = "init" in given and not Path(given["init"], "last.pt").exists()
+    for name in (loop, given.get("world"), "vit" in given and "vit", released and "released"):
         args |= DEFAULTS.get(name, {})
     args = Namespace(loop=loop, **(args | given))
     args.out = args.out or next(name for i in count(1) if not Path(name := f"runs/{loop}-{i}").exists())
-    if Path(args.out, "last.pt").exists():
+    if RANK == 0 and Path(args.out, "last.pt").exists():
         raise UserError(f"--out {args.out}: holds a run; continue it with --resume, or name another folder")
     if set(args.freeze) - {"gpt", "vit"}:
         raise UserError(f"--freeze {' '.join(args.freeze)}: name gpt, vit or both")
@@ -135,11 +144,9 @@ def load_model(args, checkpoint, texts):
         gpt = getattr(gpt, "gpt", gpt)
     else:
         gpt, tokenizer = GPT.from_pretrained(args.init, args.dropout), make_tokenizer("gpt2")
-    for name in ("block_size", "n_layer", "n_head", "n_embd"):
-        size = getattr(gpt.config, name)
-        if getattr(args, name) not in (0, size):
-            raise UserError(f"--{name} {getattr(args, name)}: {args.init} has {size}; leave the option out")
-        setattr(args, name, size)
+    if gpt.config.vocab_size < tokenizer.n_vocab:
+        raise UserError(f"--init {args.init}: {gpt.config.vocab_size:,} tokens, fewer than GPT-2's tokenizer")
+    vars(args).update(asdict(gpt.config))
     return gpt, tokenizer
 
 
@@ -148,10 +155,11 @@ def train_model(args, checkpoint, model, tokenizer, loaders, evaluate, logger, a
 
     evaluate: a function (ablate) -> (metrics, samples to plot). synthetic: the sentences of the GAN.
     """
-    forward = torch.compile(model.train()) if args.compile else model.train()
-    forward = DistributedDataParallel(forward) if WORLD_SIZE > 1 else forward
-    optimizer = AdamW(parameter_groups(model, args), betas=(0.9, 0.95), fused=True)
     start, folder, images = 0, Path(args.out), args.loop == "multimodal"
+    forward = torch.compile(model.train()) if args.compile else model.train()
+    if WORLD_SIZE > 1:  # a batch of text leaves the ViT without a gradient
+        forward = DistributedDataParallel(forward, find_unused_parameters=images and len(loaders) > 1)
+    optimizer = AdamW(parameter_groups(model, args), betas=(0.9, 0.95), fused=True)
     if checkpoint:  # the groups' own settings stay as they are now
         start, groups = checkpoint["step"], optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
@@ -323,11 +331,10 @@ def train_adversarial(args, checkpoint):
 def main():
     """Run the loop that the command line names."""
     args, checkpoint = parse_args(sys.argv[1:])
-    Path(args.out).mkdir(parents=True, exist_ok=True)
-    if checkpoint is None and RANK == 0:  # from here on a run can be resumed
-        torch.save({"args": vars(args), "step": 0}, Path(args.out, "last.pt"))
     try:
-        {"multimodal": train_multimodal, "adversarial": train_adversarial}[args.loop](args, checkpoint)
+        with TemporaryDirectory() as scratch:  # for what processes other than the first write
+            args.out = scratch if RANK else args.out
+            {"multimodal": train_multimodal, "adversarial": train_adversarial}[args.loop](args, checkpoint)
     except KeyboardInterrupt:
         print(f"interrupted; continue with: python train.py --resume --out {args.out}")
         sys.exit(130)

@@ -7,18 +7,14 @@ import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import distributed
 
-from mingpt_mm.console import RANK, WORLD_SIZE, UserError
+from mingpt_mm.console import RANK, WORLD_SIZE, UserError, fail
 from mingpt_mm.data.tokenizer import make_tokenizer
-from mingpt_mm.model.gpt import GPT, GPTConfig
-from mingpt_mm.model.multimodal import MultimodalGPT
-from mingpt_mm.model.vit import ViT, ViTConfig
+from mingpt_mm.model import gpt, multimodal, vit
 
 
 def init_device(name):
@@ -27,17 +23,14 @@ def init_device(name):
     Under torchrun it also joins the process group; only the first process prints.
     """
     best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    if name not in ("auto", "cpu", best.type):
-        raise UserError(f"--device {name}: not on this machine; it has {best.type}")
-    device = best if name == "auto" else torch.device(name)
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    devices = {"auto": best, "cpu": torch.device("cpu"), best.type: best}
+    device = devices.get(name) or fail(f"--device {name}: not on this machine; it has {best.type}")
+    cuda = device.type == "cuda"
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) if cuda else -1)  # -1: no effect
     if WORLD_SIZE > 1:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    if RANK:
-        sys.stdout = open(os.devnull, "w")
-    bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return device, torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+        torch.distributed.init_process_group("nccl" if cuda else "gloo")
+    sys.stdout = open(os.devnull, "w") if RANK else sys.stdout
+    return device, torch.autocast(device.type, torch.bfloat16, cuda and torch.cuda.is_bf16_supported())
 
 
 def parameter_groups(model, args):
@@ -45,26 +38,23 @@ def parameter_groups(model, args):
 
     The parts in `args.freeze` do not learn.
     """
-    groups = []
     for part, module in model.named_children():
         module.requires_grad_(part not in args.freeze)
-        factor = args.connector_lr_factor if part in ("connector", "frame_embeddings") else 1.0
-        for matrices in (True, False):
-            params = [parameter for parameter in module.parameters() if (parameter.dim() > 1) == matrices]
-            groups.append({"params": params, "factor": factor, "weight_decay": args.weight_decay * matrices})
-    return groups
+    return [{"params": [parameter for parameter in module.parameters() if (parameter.dim() > 1) == matrices],
+             "factor": args.connector_lr_factor if part in ("connector", "frame_embeddings") else 1.0,
+             "weight_decay": args.weight_decay * matrices}
+            for part, module in model.named_children() for matrices in (True, False)]
 
 
 def get_lr(step, args):
     """Linear warm-up to the peak, then a cosine down to 0 at the last step."""
-    if step < args.warmup_steps:
-        return args.learning_rate * (step + 1) / args.warmup_steps
     progress = (step - args.warmup_steps) / max(1, args.steps - args.warmup_steps)
-    return args.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    cosine = args.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    return args.learning_rate * (step + 1) / args.warmup_steps if progress < 0 else cosine
 
 
 def set_step(optimizer, step, args):
-    """Set the learning rate and the random seed of `step`; both depend on (seed, step) alone: exact resume."""
+    """Set the learning rate and the random seed, functions of (seed, step) alone: resume is exact."""
     torch.manual_seed(hash((args.seed, step, RANK)))
     for group in optimizer.param_groups:
         group["lr"] = group["factor"] * get_lr(step, args)
@@ -75,12 +65,11 @@ def save_checkpoint(path, args, step, model, optimizer, tokenizer, events, synth
 
     synthetic: the sentences of the GAN.
     """
-    gpt, vit = getattr(model, "gpt", model), getattr(model, "vit", None)
-    checkpoint = {"args": vars(args), "step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                  "gpt": asdict(gpt.config), "vit": vit and asdict(vit.config), "tokenizer": tokenizer.merges,
-                  "events": events, "synthetic": synthetic}
+    state = dict(args=vars(args), step=step, model=model.state_dict(), optimizer=optimizer.state_dict(),
+                 gpt=vars(getattr(model, "gpt", model).config), tokenizer=tokenizer.merges, events=events,
+                 vit=vars(model.vit.config) if hasattr(model, "vit") else None, synthetic=synthetic)
     if RANK == 0:
-        torch.save(checkpoint, path.with_suffix(".tmp"))
+        torch.save(state, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
 
 
@@ -95,9 +84,9 @@ def load_checkpoint(path):
 
 def restore(checkpoint):
     """(model, tokenizer) of a `checkpoint`: a MultimodalGPT or a GPT."""
-    model = GPT(GPTConfig(**checkpoint["gpt"]))
-    if checkpoint["vit"]:
-        model = MultimodalGPT(model, ViT(ViTConfig(**checkpoint["vit"])), checkpoint["args"].frames)
+    model = gpt.GPT(gpt.GPTConfig(**checkpoint["gpt"]))
+    if config := checkpoint["vit"]:
+        model = multimodal.MultimodalGPT(model, vit.ViT(vit.ViTConfig(**config)), checkpoint["args"].frames)
     try:
         model.load_state_dict(checkpoint["model"])
     except RuntimeError as error:
@@ -106,7 +95,7 @@ def restore(checkpoint):
 
 
 def load_run(folder):
-    """(model, tokenizer, args) of the run in `folder`: its best checkpoint, and the options of its training."""
+    """(model, tokenizer, args) of the run in `folder`: its best checkpoint, the options of its training."""
     checkpoint = load_checkpoint(Path(folder, "best.pt"))
     model, tokenizer = restore(checkpoint)
     return model.eval(), tokenizer, checkpoint["args"]
@@ -114,61 +103,61 @@ def load_run(folder):
 
 def latest_run(root="runs"):
     """The folder under `root` with the newest checkpoint."""
-    runs = sorted(Path(root).glob("*/last.pt"), key=os.path.getmtime)
-    if not runs:
-        raise UserError(f"{root}: no run in it; python train.py makes one")
-    return runs[-1].parent
+    newest = max(Path(root).glob("*/last.pt"), key=os.path.getmtime, default=None)
+    return newest.parent if newest else fail(f"{root}: no run in it; python train.py makes one")
 
 
 class Logger:
-    """`log.jsonl`, an event on each line, also printed. A resumed run drops what came after its checkpoint."""
+    """`log.jsonl`, one event on each line, also printed. A resumed run drops events after its checkpoint."""
 
     def __init__(self, args, checkpoint):
-        self.path = Path(args.out, "log.jsonl") if RANK == 0 else Path(os.devnull)
         self.args, self.events, self.sums = args, checkpoint["events"] if checkpoint else [], Counter()
-        self.start = time.perf_counter() - (self.events[-1]["seconds"] if self.events else 0)
-        self.path.write_text("".join(json.dumps(event) + "\n" for event in self.events))
+        self.start = self.since = time.perf_counter() - (self.events[-1]["seconds"] if self.events else 0)
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        if checkpoint is None:  # from here on the run can be resumed
+            torch.save({"args": vars(args), "step": 0}, Path(args.out, "last.pt"))
+        self.file = open(Path(args.out, "log.jsonl"), "w", buffering=1)
+        self.file.writelines(json.dumps(event) + "\n" for event in self.events)
 
     def begin(self, first, total):
         """Begin a phase of the steps from `first` to `total`."""
         self.first, self.total, self.began = first, total, time.perf_counter()
-        self.since = self.began
 
     def log(self, event, step, **values):
-        """Append {"event", "step", **values, "seconds"} and print the numbers; UserError if one is not finite."""
-        now = time.perf_counter()
-        self.events.append({"event": event, "step": step} | values | {"seconds": now - self.start})
-        with open(self.path, "a") as file:
-            file.write(json.dumps(self.events[-1]) + "\n")
-        numbers = {k: v for k, v in self.events[-1].items() if isinstance(v, (int, float)) and k != "step"}
+        """Append {"event", "step", **values, "seconds"} and print the numbers.
+
+        Raises UserError, and logs nothing, if a number is not finite.
+        """
+        now = self.since = time.perf_counter()
+        numbers = {k: v for k, v in values.items() if k != "sentences"} | {"seconds": now - self.start}
+        if not all(map(math.isfinite, numbers.values())):
+            raise UserError(f"step {step}: the loss is not finite; lower --learning_rate; last.pt is intact")
+        self.events.append({"event": event, "step": step} | values | numbers)
+        self.file.write(json.dumps(self.events[-1]) + "\n")
         left = (now - self.began) / max(1, step - self.first) * (self.total - step)
         shown = (f"{name} {value:{',.0f' if value >= 1000 else '.4g'}}" for name, value in numbers.items())
-        print(f"{event} {step}/{self.total}: {', '.join(shown)}, {left:,.0f} s left", flush=True)
-        if not all(map(math.isfinite, numbers.values())):
-            raise UserError("the loss is not finite: lower --learning_rate; last.pt is from before")
-        self.since = time.perf_counter()
+        print(f"{event} {step}/{self.total}: {', '.join(shown)}, {left:,.0f} s left")
 
     def step(self, step, tokens, **values):
-        """Add up the `values` (tensors) of a step; at the end of an interval, and so before each checkpoint, log
-        their means.
+        """Add up the `values` (tensors) of a step. At the end of an interval, log their means.
+
+        The sums are empty at each checkpoint, so it does not store them.
         """
         self.sums.update({name: value.detach() for name, value in values.items()}, steps=1, tokens=tokens)
         if any(step % n == 0 for n in (self.args.log_interval, self.args.eval_interval, self.args.steps)):
-            steps, tokens = self.sums.pop("steps"), self.sums.pop("tokens") * WORLD_SIZE
-            means = {name: (value / steps).item() for name, value in self.sums.items()}
-            self.log("step", step, **means, learning_rate=get_lr(step - 1, self.args),
-                     tokens_per_second=tokens / (time.perf_counter() - self.since))
-            self.sums.clear()
+            sums, self.sums = self.sums, Counter()
+            rate = sums["tokens"] * WORLD_SIZE / (time.perf_counter() - max(self.began, self.since))
+            means = {name: (sums[name] / sums["steps"]).item() for name in values}
+            self.log("step", step, **means, learning_rate=get_lr(step - 1, self.args), tokens_per_second=rate)
 
     def finish(self, best_step, metrics):
         """Log the "final" event, the `metrics` of the best checkpoint, and say in words what they mean."""
         self.log("final", self.total, **metrics, best_step=best_step,
                  gan_seconds=max((e["seconds"] for e in self.events if e["event"] == "gan"), default=0),
                  tokens_per_second=fmean(e["tokens_per_second"] for e in self.events if e["event"] == "step"))
-        loss, other = metrics["val_loss"], metrics.get("val_loss_shuffled")
-        if [e["val_loss"] for e in self.events if e["event"] == "eval"][-1] > loss:
-            print(f"the validation loss has risen since step {best_step}: try fewer steps, more data or --dropout")
-        if other:
-            verb = "uses" if other > 1.02 * loss else "ignores"
-            print(f"the model {verb} the image: the loss is {loss:.3f} with it and {other:.3f} with another one")
+        if [e["val_loss"] for e in self.events if e["event"] == "eval"][-1] > metrics["val_loss"]:
+            print(f"the validation loss rose after step {best_step}: try fewer steps, more data or --dropout")
+        if other := metrics.get("val_loss_shuffled"):
+            verb = "uses" if other > 1.02 * metrics["val_loss"] else "ignores"
+            print(f"the model {verb} the image: loss {metrics['val_loss']:.3f}, with another one {other:.3f}")
         print(f"python sample.py --run {self.args.out}")

@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import os
-import random
 import shlex
 import shutil
 import subprocess
@@ -31,12 +30,15 @@ SHORT = {  # words that stand for options in the commands of the tests
     "IMAGES": f"--data images {SMALL}", "CLIPS": f"--data clips --frames 2 {SMALL}",
     "STORY": "--text text.txt --kg kg.tsv --probes probes.jsonl --sentences 2 --gan_warmup 40 --gan_steps 12"}
 NAMES = "Ada Bob Cleo Dan Eve Finn Gus Hal Ida Jon Kim Lea Max Nia Oto Pia Quin Ren Sue Tom".split()
-RELATIONS = {"lives in": ["Rome", "Oslo", "Lima", "Baku"], "fears": ["bears", "owls", "rats", "eels", "ants"]}
+RELATIONS = {"lives in": ["Rome", "Oslo", "Lima", "Baku"], "fears": ["bears", "owls", "rats", "eels"]}
 WORDINGS = {"lives in": ["{} lives in {}.", "{} has a house in {}."], "fears": ["{} fears {}.", "{} runs from {}."]}
 
 
+SHOWN = UserWarning, RuntimeWarning  # Python prints these warnings
+
+
 class Shell:
-    """Runs the commands in this process, with streams of their own, as a console would."""
+    """Runs the commands in this process, with streams of their own, as a console would, and reads runs."""
 
     def words(self, line):
         """The words of a command; those of SHORT are replaced."""
@@ -46,19 +48,17 @@ class Shell:
         """(exit status, standard output, standard error with warnings); `typed` None closes standard input."""
         for value in vars(datasets).values():  # a new process has empty caches
             getattr(value, "cache_clear", int)()
-        typed, *shown = [text if text is None else io.TextIOWrapper(io.BytesIO(text.encode()), encoding)
-                         for text in (typed, "", "")]
+        streams = [text if text is None else io.TextIOWrapper(io.BytesIO(text.encode()), encoding)
+                   for text in (typed, "", "")]
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as told:
-            for name, stream in zip(("stdin", "stdout", "stderr"), (typed, *shown)):
-                patch.setattr(sys, name, stream)
-            patch.setattr(sys, "argv", self.words(line))
+            for name, value in zip(("stdin", "stdout", "stderr", "argv"), (*streams, self.words(line))):
+                patch.setattr(sys, name, value)
             try:
                 status = run_command(MAIN[sys.argv[0]]) or 0
             except SystemExit as error:
                 status = error.code
-        out, err = (stream.seek(0) or stream.read() for stream in shown)
-        seen = [f"{w.message}\n" for w in told if issubclass(w.category, (UserWarning, RuntimeWarning))]
-        return status, out, err + "".join(seen)
+        out, err = (stream.seek(0) or stream.read() for stream in streams[1:])
+        return status, out, err + "".join(f"{w.message}\n" for w in told if issubclass(w.category, SHOWN))
 
     def __call__(self, line, **options):
         """The standard output of a command that succeeds."""
@@ -73,58 +73,58 @@ class Shell:
         return err
 
     def spawn(self, line, *launcher, **env):
-        """A process of its own with one thread."""
+        """(exit status, standard output, standard error), in bytes, of a process of its own with one thread."""
         program, *argv = self.words(line)
-        return subprocess.Popen([sys.executable, *launcher, str(ROOT / program), *argv], stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"} | env)
+        done = subprocess.run([sys.executable, *launcher, str(ROOT / program), *argv], capture_output=True,
+                              timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"} | env)
+        return done.returncode, done.stdout, done.stderr
+
+    def log(self, run, kind=None):
+        """The events of a `kind`, or all, in the log of a run."""
+        return [event for line in Path(run, "log.jsonl").open() if kind in (None, (event := json.loads(line))["event"])]
+
+    def saved(self, run, name="last.pt"):
+        """A checkpoint of a run."""
+        return torch.load(Path(run, name), weights_only=True)
 
 
 def write_captions(folder, rows):
     """Write captions.jsonl with `rows` into `folder`."""
-    Path(folder, "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path(folder, "captions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
 
 
-def write_images(folder):
-    """24 little images of one color."""
-    (folder / "images").mkdir(parents=True)
-    rng, rows = random.Random(0), []
-    for i in range(24):
-        color = rng.choice(["red", "blue", "lime"])
-        Image.new("RGB", (20, 16), color).save(folder / f"images/{i}.png")
-        rows.append({"image": f"images/{i}.png", "captions": [f"a {color} one", f"one in {color}"]})
-    write_captions(folder, rows)
+def write_data(folder):
+    """24 images of one color, 12 clips in which one color follows another, and a story.
 
-
-def write_clips(folder):
-    """Twelve clips in which one color follows another."""
-    folder.mkdir()
-    pairs = [*itertools.permutations(["red", "blue", "lime"], 2)] * 2
-    for i, pair in enumerate(pairs):
-        first, then = (Image.new("RGB", (20, 16), color) for color in pair)
-        first.save(folder / f"{i}.gif", save_all=True, append_images=[then], duration=100)
-    write_captions(folder, [{"video": f"{i}.gif", "caption": f"{a}, then {b}"} for i, (a, b) in enumerate(pairs)])
-
-
-def write_story(folder):
-    """A graph of 20 names and two relations, a text that states the facts of 12 names, and probes."""
-    triples = [(name, relation, tails[i % len(tails)]) for i, name in enumerate(NAMES)
-               for relation, tails in RELATIONS.items()]
-    text = [wording.format(head, tail) for head, relation, tail in triples[:24] for wording in WORDINGS[relation]]
-    random.Random(0).shuffle(text)
-    probes = [{"prompt": f"{head} {relation}", "answer": tail, "group": "stated" if i < 24 else "graph_only"}
-              for i, (head, relation, tail) in enumerate(triples) if i % 4 < 2]
-    (folder / "text.txt").write_text("\n\n".join(text))
-    (folder / "kg.tsv").write_text("\n".join("\t".join(triple) for triple in triples))
-    (folder / "probes.jsonl").write_text("\n".join(map(json.dumps, probes)))
+    The story: a graph of 20 names and two relations, a text that states the facts of 12 names, and probes.
+    """
+    images = ["red", "blue", "lime", "lime", "red", "blue", "blue", "red"] * 3
+    clips = [*itertools.permutations(["red", "blue", "lime"], 2)] * 2
+    (folder / "images/images").mkdir(parents=True)
+    (folder / "clips").mkdir()
+    for i, color in enumerate(images):
+        Image.new("RGB", (20, 16), color).save(folder / f"images/images/{i}.png")
+    for i, pair in enumerate(clips):
+        first, *then = [Image.new("RGB", (20, 16), color) for color in pair]
+        first.save(folder / f"clips/{i}.gif", save_all=True, append_images=then, duration=100)
+    write_captions(folder / "images", [{"image": f"images/{i}.png", "captions": [f"a {color} one", f"one in {color}"]}
+                                       for i, color in enumerate(images)])
+    write_captions(folder / "clips",
+                   [{"video": f"{i}.gif", "caption": ", then ".join(clip)} for i, clip in enumerate(clips)])
+    facts = [(name, relation, tails[i % 4]) for i, name in enumerate(NAMES) for relation, tails in RELATIONS.items()]
+    text = [wording.format(head, tail) for head, relation, tail in facts[:24] for wording in WORDINGS[relation]]
+    (folder / "text.txt").write_text("\n\n".join(sorted(text, key=lambda line: line[::-1])))
+    (folder / "kg.tsv").write_text("\n".join(map("\t".join, facts)))
+    (folder / "probes.jsonl").write_text("\n".join(
+        json.dumps({"prompt": f"{head} {relation}", "answer": tail, "group": "stated" if i < 24 else "graph_only"})
+        for i, (head, relation, tail) in enumerate(facts) if i % 4 < 2))
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """A folder with images/, clips/, text.txt, kg.tsv and probes.jsonl, and the runs seen/, moving/ and told/ on them."""
+    """A folder with images/, clips/, text.txt, kg.tsv and probes.jsonl, and the runs seen/, moving/ and told/."""
     folder = tmp_path_factory.mktemp("tiny")
-    write_images(folder / "images")
-    write_clips(folder / "clips")
-    write_story(folder)
+    write_data(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for options in ("TINY IMAGES --out seen", "TINY CLIPS --out moving", "adversarial TINY STORY --out told"):

@@ -7,139 +7,120 @@ of that name is its value. Otherwise the first line that needs a letter binds it
 """
 
 import ast
-import io
 import re
 import sys
-import tokenize
 from contextlib import contextmanager
 
 import torch
 
-SHAPE = r"\([^()]*,[^()]*\)"
+DIMENSION = r"\w+(?: ?(?:\+|\*\*?) ?\w+)*"
+SHAPE = rf"\({DIMENSION}(?:,|(?:, {DIMENSION})+)\)"
+COMMENT = rf"\S  # ({SHAPE}(?:, {SHAPE})*)"
 
 
-def dimensions(text):
-    """The dimensions in a text like "(B, P + T, 3)", or [] if it is no shape."""
-    try:
-        tree = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        return []
-    allowed = (ast.Tuple, ast.Name, ast.Constant, ast.BinOp, ast.operator, ast.expr_context)
-    found = isinstance(tree, ast.Tuple) and all(isinstance(node, allowed) for node in ast.walk(tree))
-    return [ast.unparse(part) for part in tree.elts] if found else []
-
-
-def names(dimension):
-    return {node.id for node in ast.walk(ast.parse(dimension)) if isinstance(node, ast.Name)}
+def names(text):
+    return set(re.findall(r"[A-Za-z]\w*", text))
 
 
 def match(claim, shape, known):
     """`known` {letter: value} and what the `claim` adds to it for a tensor of `shape`; None if the claim is wrong."""
     for dimension, size in sorted(zip(claim, shape), key=lambda pair: len(names(pair[0]))):
-        unknown = names(dimension) - known.keys()
-        values = range(size + 1) if unknown else [0]
-        fitting = [n for n in values if len(unknown) < 2 and eval(dimension, {}, known | dict.fromkeys(unknown, n)) == size]
-        if not fitting:  # of two unknown letters one size tells neither
+        unknown = names(dimension) - known.keys()  # one size tells one letter, but not two
+        fitting = [n for n in range(size + 1 if unknown else 1) if len(unknown) < 2
+                   and eval(dimension, {}, known | dict.fromkeys(unknown, n)) == size]
+        if not fitting:
             return None
         known = known | dict.fromkeys(unknown, fitting[0])
     return known if len(claim) == len(shape) else None
 
 
 class Checker:
-    """The claims of one source file, those that were checked, and those that were `wrong` {place: message}.
+    """The `claims` of one source file {line: shapes}, the lines that were `checked`, and `wrong` {line: message}.
 
-    change: a function that plants an error in each claim (list of dimensions).
+    change: a function that plants an error in each claim (list of dimensions). For docstrings the line is that of
+    the function.
     """
 
     def __init__(self, source, change=lambda claim: claim):
-        tree, self.checked, self.wrong, self.comments, self.functions = ast.parse(source), set(), {}, {}, {}
+        tree, self.statements, self.functions, self.checked, self.wrong = ast.parse(source), {}, {}, set(), {}
         letters = re.search(r"Letters: (.*?)(?:\n\n|$)", ast.get_docstring(tree) or "", re.DOTALL)
-        self.letters = {part.split()[0] for part in re.split(r",|\band\b", letters[1])} if letters else set()
-        comments = {}
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            told = re.match(rf"# ({SHAPE}(, {SHAPE})*)", token.string) if token.type == tokenize.COMMENT else None
-            if told and token.line[:token.start[1]].strip():
-                comments[token.start[0]] = [change(dimensions(text)) for text in re.findall(SHAPE, told[1])]
-        self.statements, self.claims = {}, {("comment", line) for line in comments}
+        self.letters = {*re.findall(r"(?:^|,|\band\b)\s*(\w+)", letters[1])} if letters else set()
+
+        def read(text):
+            return [change(re.findall(DIMENSION, shape)) for shape in re.findall(SHAPE, text)]
+
+        lines = enumerate(source.splitlines(), 1)
+        self.claims = {number: read(told[1]) for number, line in lines if (told := re.search(COMMENT, line))}
         for node in ast.walk(tree):
-            if isinstance(node, (ast.Assign, ast.AugAssign, ast.Return, ast.Expr)):
-                for line in range(node.lineno, node.end_lineno + 1):
-                    self.statements[line] = node
-                    self.comments |= {node: (line, comments[line])} if line in comments else {}
+            if isinstance(node, (ast.Assign, ast.Return)):
+                self.statements |= dict.fromkeys(range(node.lineno, node.end_lineno + 1), node)
             elif isinstance(node, ast.FunctionDef):
                 before, _, after = " ".join((ast.get_docstring(node) or "").split()).partition("->")
-                told = [(name, text) for name, text in re.findall(rf"(?:(\w+)`? )?({SHAPE})", before)]
-                told += [("->", text) for text in re.findall(SHAPE, after)]
-                claims = [(name, change(claim)) for name, text in told if (claim := dimensions(text))
-                          and all(names(dimension) <= self.letters for dimension in claim)]
-                self.functions[min([node.lineno] + [d.lineno for d in node.decorator_list])] = node, claims
+                told = re.findall(rf"(?:(\w+)`? )?({SHAPE})", before) + [("->", t) for t in re.findall(SHAPE, after)]
+                self.functions[min([node.lineno] + [d.lineno for d in node.decorator_list])] = [
+                    (name if name in [arg.arg for arg in node.args.args] + ["->"] else "", *read(text))
+                    for name, text in told if names(text) <= self.letters]
 
 
 class Call:
-    """A running function: the letters that are bound, by which line, and the statement at work."""
+    """A running function: the letters that are bound {name: (value, line)} and the statement at work."""
 
     def __init__(self, checker, frame):
-        self.checker, self.frame, self.letters, self.owners, self.statement = checker, frame, {}, {}, None
-        self.node, self.claims = checker.functions[frame.f_code.co_firstlineno]
-        self.arguments = {arg.arg: value for arg in self.node.args.args if torch.is_tensor(value := frame.f_locals[arg.arg])}
-        for name, claim in self.claims:
+        self.checker, self.frame, self.line, self.letters = checker, frame, frame.f_code.co_firstlineno, {}
+        self.arguments = {name: value for name, value in frame.f_locals.items() if torch.is_tensor(value)}
+        self.statement, self.told = None, checker.functions[self.line]
+        for name, claim in self.told:
             if name in self.arguments:
-                self.check(self.node.lineno, [claim], [self.arguments[name]])
+                self.check(self.line, [claim], [self.arguments[name]])
 
-    def check(self, line, claims, tensors, kind="docstring"):
+    def check(self, line, claims, tensors):
         """One of the `claims` in this `line` must hold for one of the `tensors`."""
-        for name in [name for name, owner in self.owners.items() if owner == line]:
-            del self.letters[name], self.owners[name]
-        known = self.letters | {name: n for name, n in self.frame.f_locals.items() if type(n) is int}
-        undefined = {n for claim in claims for d in claim for n in names(d)} - self.checker.letters - {*self.frame.f_locals}
-        for claim in claims:
-            for tensor in tensors:
-                found = match(claim, tensor.shape, known)
-                if found is not None and not undefined:
-                    self.owners |= dict.fromkeys(found.keys() - known if kind == "comment" else (), line)
-                    self.letters |= {name: found[name] for name in found.keys() - known}
-                    return self.checker.checked.add((kind, line))
-        self.checker.wrong[kind, line] = f"{claims}, but {[(*t.shape,) for t in tensors]}; undefined: {undefined}"
+        known = {name: value for name, (value, owner) in self.letters.items() if owner != line}
+        known |= {name: value for name, value in self.frame.f_locals.items() if type(value) is int}
+        defined = names(str(claims)) <= self.checker.letters | {*self.frame.f_locals}
+        found = [match(claim, tensor.shape, known) for claim in claims for tensor in tensors if defined]
+        if found := [new for new in found if new is not None]:
+            owner = line if line != self.line else None
+            self.letters |= {name: (n, owner) for name, n in found[0].items() if name not in known}
+            self.checker.checked.add(line)
+        else:
+            self.checker.wrong[line] = f"{claims}: {[(*t.shape,) for t in tensors]}; {known}, letters known: {defined}"
 
-    def finish(self, value=None):
+    def finish(self, value):
         """Check the comment of the statement that has run; a `return` gave the `value`."""
         node, self.statement = self.statement, None
-        if node not in self.checker.comments:
-            return
-        line, claims = self.checker.comments[node]
-        targets = [] if isinstance(node, ast.Return) else node.targets if isinstance(node, ast.Assign) else [node.target]
-        targets = [part for target in targets for part in getattr(target, "elts", [target]) if ast.unparse(part) != "_"]
-        values = [eval(ast.unparse(target), self.frame.f_globals, {**self.frame.f_locals}) for target in targets] or [value]
-        tensors = [value for value in values if torch.is_tensor(value)]
-        for claim, tensor in zip(claims if len(claims) > 1 else claims * len(tensors), tensors):
-            self.check(line, [claim], [tensor], "comment")
+        for line in self.checker.claims.keys() & range(node.lineno, node.end_lineno + 1) if node else ():
+            parts = [part for target in getattr(node, "targets", ()) for part in getattr(target, "elts", [target])]
+            values = [eval(name, self.frame.f_globals, {**self.frame.f_locals})
+                      for part in parts if (name := ast.unparse(part)) != "_"] or [value]
+            tensors, claims = [v for v in values if torch.is_tensor(v)], self.checker.claims[line]
+            for claim, tensor in zip(claims if len(claims) > 1 else claims * len(tensors), tensors):
+                self.check(line, [claim], [tensor])
 
-    def event(self, event, argument):
+    def event(self, event, value):
         statement = self.checker.statements.get(self.frame.f_lineno)
         if event == "exception":
             self.statement = None
         elif event == "return" or statement is None or statement is not self.statement:
-            self.finish(argument)
+            self.finish(value)
             self.statement = statement
-        if event == "return" and argument is not None:
-            returned = [v for v in (argument if isinstance(argument, (tuple, list)) else [argument]) if torch.is_tensor(v)]
-            others = [[claim] for name, claim in self.claims if name not in (*self.frame.f_locals, "->")]
-            for claims in others + [[claim for name, claim in self.claims if name == "->"]]:
-                tensors = returned if claims not in others else returned + [*self.arguments.values()]
-                if claims and tensors:
-                    self.check(self.node.lineno, claims, tensors)
+        returned = [v for v in (value if isinstance(value, tuple) else [value]) if torch.is_tensor(v)]
+        for name, tensors in (("->", returned), ("", returned + [*self.arguments.values()])):
+            claims = [claim for place, claim in self.told if place == name]
+            if event == "return" and value is not None and claims and tensors:
+                self.check(self.line, claims, tensors)
 
 
 @contextmanager
 def tracing(checkers):
     """While this lasts, all functions of the files in `checkers`, {path: [Checker, ...]}, are checked."""
-    def start(frame, event, argument):
+    def start(frame, event, value):
         own, line = checkers.get(frame.f_code.co_filename, ()), frame.f_code.co_firstlineno
         calls = [Call(checker, frame) for checker in own if line in checker.functions]
 
-        def step(frame, event, argument):
+        def step(frame, event, value):
             for call in calls:
-                call.event(event, argument)
+                call.event(event, value)
             return step
         return step if calls else None
 

@@ -24,7 +24,7 @@ COLORS = {"red": (214, 39, 40), "pink": (255, 160, 200), "yellow": (250, 225, 50
 
 
 def read_sections(path):
-    """A text file as {(name, kind): entries}: "name: kind" begins a section, indented lines are its entries."""
+    """A text file as {(name, kind): entries}; "name: kind" begins a section, its entries are indented."""
     sections = [map(str.strip, s.splitlines()) for s in re.split(r"\n(?=\S)", path.read_text("utf-8"))]
     return {tuple(re.split(": ?", title)): entries for title, *entries in sections}
 

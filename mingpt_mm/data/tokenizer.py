@@ -22,12 +22,11 @@ def make_tokenizer(merges):
         try:
             tokenizer = tiktoken.get_encoding("gpt2")
         except Exception as error:  # the network can raise anything
-            raise UserError(f"GPT-2's vocabulary cannot be downloaded ({type(error).__name__}): set "
-                            "TIKTOKEN_CACHE_DIR to a folder that holds it") from error
+            raise UserError(f"no download of GPT-2's vocabulary: set TIKTOKEN_CACHE_DIR ({error!r})") from error
     else:
         ranks = {token: i for i, token in enumerate([bytes([i]) for i in range(256)] + merges)}
-        tokenizer = tiktoken.Encoding("bpe", pat_str=PATTERN, mergeable_ranks=ranks,
-                                      special_tokens={"<|endoftext|>": len(ranks)})
+        end = {"<|endoftext|>": len(ranks)}
+        tokenizer = tiktoken.Encoding("bpe", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=end)
     tokenizer.merges = merges  # for checkpoints
     return tokenizer
 
@@ -51,18 +50,13 @@ def train_bpe(texts, vocab_size):
         count_pairs(word, count)
     for _ in progress(range(vocab_size - 257), "training the tokenizer"):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair), default=None)
-        if best is None or pairs[best] < 1:
+        if not pairs[best]:
             break
-        merges[best[0] + best[1]] = True
+        merges[b"".join(best)] = None  # two pairs can give the same token
         for word in where[best]:
             count_pairs(word, -counts[word])
-            merged = []
-            for part in parts[word]:
-                if merged and (merged[-1], part) == best:
-                    merged[-1] += part
-                else:
-                    merged.append(part)
-            parts[word] = merged
+            for i in range(len(parts[word])):
+                if parts[word][i:i + 2] == [*best]:
+                    parts[word][i:i + 2] = [b"".join(best)]
             count_pairs(word, counts[word])
-        del pairs[best]
     return list(merges)

@@ -41,12 +41,10 @@ class Generator(nn.Module):
     @torch.no_grad()
     def sample(self, relation, length, rng):
         """Draw a sentence for each `relation` (B,) -> (B, L), L = `length`; END fills a row to its end."""
-        word, state, words = torch.zeros_like(relation)[:, None], None, []  # (B, 1)
-        for _ in range(length):
-            logits, state = self(relation, word, state)  # (B, 1, W), (1, B, 128)
-            word = torch.multinomial(logits[:, 0].softmax(dim=1), 1, generator=rng)  # (B, 1)
-            words.append(word)
-        words = torch.cat(words, dim=1)  # (B, L)
+        state, words = None, relation.new_zeros(len(relation), length)  # (B, L)
+        for i in range(length):  # the first word follows an END: words[:, -1] is still one
+            logits, state = self(relation, words[:, i - 1, None], state)  # (B, 1, W), (1, B, 128)
+            words[:, i] = torch.multinomial(logits[:, 0].softmax(dim=1), 1, generator=rng).squeeze(1)
         return words.masked_fill((words == 0).cumsum(dim=1) > 0, 0)  # (B, L)
 
     def log_prob(self, relation, words):
@@ -85,12 +83,12 @@ def discriminator_loss(real, fake, wrong_relation):
 
 
 def generator_loss(log_prob, reward):
-    """REINFORCE (Williams, 1992): its gradient raises the mean `reward`; both (G, S), a row for each relation.
+    """REINFORCE (Williams, 1992): its gradient raises the mean `reward`; both (G, S), a row for a relation.
 
     Words are discrete, so no gradient passes from the discriminator into the generator. The gradient of an
     expected reward is the expectation of reward * gradient of log p. The baseline is the row's mean reward.
     """
-    advantage = (reward - reward.mean(dim=1, keepdim=True)) / (reward.std(dim=1, keepdim=True) + 1e-6)  # (G, S)
+    advantage = (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-6)  # (G, S)
     return -(advantage * log_prob).mean()
 
 
@@ -108,6 +106,5 @@ def verbalize(generator, examples, triples, n, rng):
             continue
         rows = generator.sample(torch.full((2 * n,), ids[relation]), examples.length, rng)  # (2 * n, L)
         sentences = [[examples.words[i] for i in row if i] for row in rows.tolist()]
-        whole = [words for words in sentences if HEAD in words and TAIL in words][:n]
-        written += [lexicalize(words, head, tail) for words in whole]
+        written += [lexicalize(words, head, tail) for words in sentences if {HEAD, TAIL} <= {*words}][:n]
     return written

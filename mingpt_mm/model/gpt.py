@@ -127,7 +127,8 @@ class GPT(nn.Module):
         """
         eot, P = tokenizer.eot_token, 0 if prefix is None else prefix.size(1)
         start = [eot, *tokenizer.encode_ordinary(prompt.rstrip())]
-        tokens = torch.tensor([start] * (1 if prefix is None else len(prefix)), device=self.wte.weight.device)
+        B = 1 if prefix is None else prefix.size(0)
+        tokens = torch.tensor([start] * B, device=self.wte.weight.device)  # (B, T)
         room = max(1, self.config.block_size - P - len(start))
         tokens = self.generate(tokens, min(max_new_tokens, room), prefix, eot, **sampling)  # (B, T + new)
         rows = [row[1:row.index(eot, 1)] if eot in row[1:] else row[1:] for row in tokens.tolist()]

@@ -37,7 +37,7 @@ class MultimodalGPT(nn.Module):
     def prefix_length(size, patch_size, frames=1):
         """How many positions images or videos of `size` x `size` pixels take in front of the tokens."""
         merge = 2 if frames > 1 else 1
-        if size < patch_size or size // patch_size % merge:
+        if size % (merge * patch_size):
             raise UserError(f"--image_size {size}: must be a multiple of {merge * patch_size}")
         return frames * (size // patch_size // merge)**2
 
@@ -46,8 +46,9 @@ class MultimodalGPT(nn.Module):
         h, w = (side // self.vit.config.patch_size for side in pixels.shape[3:])
         x = self.vit(normalize(pixels.flatten(0, 1)))[:, 1:]  # (B * F, h * w, D); without the class token
         if pixels.size(1) != self.frames or x.size(1) != h * w or h % self.merge or w % self.merge:
-            raise UserError(f"expected {self.frames} frames of {h} x {w} patches, a multiple of {self.merge}; "
-                            f"got {pixels.size(1)} frames, and {x.size(1)} patches from the vision encoder")
+            raise UserError(f"expected {self.frames} frames of {h} x {w} patches, "
+                            f"a multiple of {self.merge}; got {pixels.size(1)} frames, "
+                            f"and {x.size(1)} patches from the vision encoder")
         x = x.transpose(1, 2).unflatten(2, (h, w))  # (B * F, D, h, w)
         x = F.pixel_unshuffle(x, self.merge).flatten(2).transpose(1, 2)
         x = self.connector(x).unflatten(0, pixels.shape[:2]) + self.frame_embeddings.weight[:, None]

@@ -26,7 +26,8 @@ SETTINGS = {"gpt2": {"model_type": "gpt2", "activation_function": "gelu_new", "l
             "vit": {"model_type": "vit", "hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True,
                     "num_channels": 3}}
 # Our names are GPT-2's. ViT's files have these; * is query, key and value, three tensors.
-VIT_NAMES = {"patch_embeddings": "embeddings.patch_embeddings.projection", "cls_token": "embeddings.cls_token",
+VIT_NAMES = {"patch_embeddings": "embeddings.patch_embeddings.projection",
+             "cls_token": "embeddings.cls_token",
              "position_embeddings": "embeddings.position_embeddings", "h.": "encoder.layer.",
              "ln_1": "layernorm_before", "ln_2": "layernorm_after", "attn.c_attn": "attention.attention.*",
              "attn.c_proj": "attention.output.dense", "mlp.c_fc": "intermediate.dense",
@@ -92,7 +93,7 @@ def released_names(name, kind):
 
 
 def load_pretrained(source, kind, build):
-    """The model `build(*sizes)` with the weights of `source`, in float32: a folder, a file or a name on the hub.
+    """The model `build(*sizes)` with the weights of `source` (a folder, a file, a name on the hub), float32.
 
     kind: "gpt2" or "vit". A UserError names all tensors that are missing, left over or of another shape.
     """
@@ -100,14 +101,15 @@ def load_pretrained(source, kind, build):
     files = sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin")) or [path]
     try:
         settings = json.loads(files[0].with_name("config.json").read_bytes())
-        wrong = {key: settings[key] for key, value in SETTINGS[kind].items() if settings.get(key, value) != value}
+        wrong = {k: settings[k] for k, value in SETTINGS[kind].items() if settings.get(k, value) != value}
         if wrong:
             raise ValueError(f"config.json is of another kind of model: {wrong}")
         for file in files:
             safe = file.suffix == ".safetensors"
             part = read_safetensors(file) if safe else torch.load(file, "cpu", weights_only=True)
             tensors |= {re.sub(PREFIX, "", name): tensor for name, tensor in part.items()}
-        if bad := [name for name, value in tensors.items() if not torch.is_tensor(value) or not value.isfinite().all()]:
+        bad = [name for name, t in tensors.items() if not torch.is_tensor(t) or not t.isfinite().all()]
+        if bad:
             raise ValueError(f"not only tensors of finite numbers: {', '.join(bad[:3])}")
         head = tensors.pop("lm_head.weight", None)
         if head is not None and not torch.equal(head, tensors["wte.weight"]):

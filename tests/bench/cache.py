@@ -62,7 +62,8 @@ def main():
             results[f"batch {batch_size}, {positions} positions"] = [
                 {name: ms / TOKENS for name, ms in times.items()}
                 | {"ratio": times["torch_cat_ms"] / times["preallocated_ms"]} for times in rounds]
-    report(options, results, ["preallocated_ms", "torch_cat_ms", "ratio"], f"{torch.get_num_threads()} thread(s)", median)
+    columns = ["preallocated_ms", "torch_cat_ms", "ratio"]
+    report(options, results, columns, f"{torch.get_num_threads()} thread(s)", median)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ REAL = {
     "flickr8k_1k": BOTH + "--image_size 96 --vocab_size 1024 --dropout 0.2 --steps 1000",
 }
 VARIANTS = {world: ["--world", world] for world in ("scenes", "clips")}
-VARIANTS |= {name: ["--data", DATA / name, *options.split()] for name, options in REAL.items() if (DATA / name).is_dir()}
+VARIANTS |= {name: ["--data", DATA / name, *text.split()] for name, text in REAL.items() if (DATA / name).is_dir()}
 ABLATIONS = ("", "_blank", "_shuffled", "_reversed", "_first_frame", "_shuffled_frames")
 COLUMNS = (*(f"{metric}{name}" for metric in ("exact_match", "val_loss") for name in ABLATIONS), "best_step", "seconds")
 

@@ -41,7 +41,7 @@ def run(argv, out, threads=1, patch=""):
         process = start([*argv, "--out", out.name], out.parent, threads, patch)
         error = process.communicate()[1]
         if process.returncode:
-            raise RuntimeError(f"{out.name}: {error}")
+            sys.exit(f"{out.name}: {error}")
         print(f"finished {out.name}", file=sys.stderr, flush=True)
     return json.loads(log.read_text().splitlines()[-1])
 
@@ -62,9 +62,13 @@ def bench(parser, variants, measure, columns):
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(options.jobs) as pool:
         folder = Path(options.runs or temporary).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        records = {(name, seed): pool.submit(measure, options, name, folder / f"{name}-{seed}".replace(" ", "-"), seed)
+        records = {(name, seed): pool.submit(measure, options, name, folder / f"{name.replace(' ', '-')}-{seed}", seed)
                    for seed in range(options.seeds) for name in options.variants}
-        results = {name: [records[name, seed].result() for seed in range(options.seeds)] for name in options.variants}
+        try:
+            results = {name: [records[name, seed].result() for seed in range(options.seeds)]
+                       for name in options.variants}
+        finally:
+            pool.shutdown(cancel_futures=True)
     report(options, results, columns, f"{options.jobs} run(s) at a time, each with {options.threads} thread(s)")
 
 
@@ -92,7 +96,8 @@ def report(options, results, columns, how, average=mean):
     columns = [column for column in columns if any(column in record for rows in results.values() for record in rows)]
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
     print(f"\n{cpu[1] if cpu else platform.processor()}, torch {torch.__version__}, {how}\n")
-    print("| | " + " | ".join(column.replace("_", " ") for column in columns) + " |\n|---" + "|---" * len(columns) + "|")
+    print("| | " + " | ".join(column.replace("_", " ") for column in columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
     for name, records in results.items():
         cells = []
         for column in columns:

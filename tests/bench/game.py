@@ -76,8 +76,9 @@ def train_gan(args, documents, triples, logger, corrupted=0.0, head_start=0.0, k
         relation = torch.randperm(R, generator=rng)[:9].repeat_interleave(16)
         wrong_relation = torch.multinomial(negatives[relation], 1, generator=rng).squeeze(1)
         real, fake = examples.sample(relation, rng), G.sample(relation, examples.length, rng)
+        real_score, fake_score = D(relation, real), D(relation, fake)
         wrong_score = D(wrong_relation, real) if wrong else torch.tensor(-torch.inf)  # its loss is 0
-        d_loss = discriminator_loss(D(relation, real), D(relation, fake), wrong_score)
+        d_loss = discriminator_loss(real_score, fake_score, wrong_score)
         if corrupted:
             d_loss = d_loss + corrupted * F.softplus(D(relation, corrupt(real, examples.words, rng))).mean()
         d_loss.backward()

@@ -3,8 +3,9 @@
     python -m tests.bench.kills [--kills 100] [--seed 0]
 
 equal: the runs whose last checkpoint has the same parameters, optimizer state (but for the learning rate, which
-each step sets) and synthetic sentences, to the last bit, as the undisturbed run's. lost: the checkpoints that a kill damaged or removed. at_the_beginning: the
-kills before the first training step, so in the GAN's game or in reading the data.
+each step sets) and synthetic sentences, to the last bit, as the undisturbed run's. lost: the checkpoints that a
+kill damaged or removed. at_the_beginning: the kills before the first checkpoint after step 0, so also those in the
+GAN's game.
 """
 
 import os

@@ -65,8 +65,8 @@ def train_step(model, loss):
 
 def text_step(config, tokens):
     """Both sides of a training step on text."""
-    ours, theirs = GPT(config), reference_gpt(config)
-    return {"ours_ms": train_step(ours, lambda: F.cross_entropy(ours(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())),
+    ours, theirs, inputs, targets = GPT(config), reference_gpt(config), tokens[:, :-1], tokens[:, 1:].flatten()
+    return {"ours_ms": train_step(ours, lambda: F.cross_entropy(ours(inputs).flatten(0, 1), targets)),
             "transformers_ms": train_step(theirs, lambda: theirs(tokens, labels=tokens).loss)}
 
 

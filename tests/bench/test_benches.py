@@ -5,7 +5,6 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -14,10 +13,12 @@ import train
 from mingpt_mm.data.datasets import load_documents, load_triples
 from mingpt_mm.data.story import write_story
 from mingpt_mm.graph.alignment import HEAD, TAIL
+from mingpt_mm.training import Logger
 from tests.bench import game
 from tests.bench.story_grammar import evaluate_synthetic, make_parser
 
-BENCHES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("common", "test_benches"))
+FILES = Path(__file__).parent.glob("*.py")
+BENCHES = sorted(file.stem for file in FILES if file.stem not in ("common", "test_benches"))
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +66,20 @@ def test_faithfulness_is_measured_against_the_triple_that_a_sentence_was_written
         "faithfulness": 5 / 7, "in_graph": 6 / 7, "right_wordings": 5}
 
 
-def test_game_without_switches_gives_the_sentences_of_train_gan(story, monkeypatch):
-    monkeypatch.setattr(train, "plot_run", MagicMock())
-    documents, triples = load_documents([story / "text.txt"])[:400], load_triples(story / "kg.tsv")[:20]
-    args = SimpleNamespace(seed=1, gan_warmup=2, gan_steps=8, sentences=20, out="")
-    right = train.train_gan(args, documents, triples, MagicMock())
-    assert right and game.train_gan(args, documents, triples, MagicMock()) == right
+def test_game_without_switches_trains_as_train_gan_does_and_each_switch_changes_it(story, tmp_path, monkeypatch):
+    def describe(generator, examples, triples, n, rng):  # instead of sentences, which tell little after few steps
+        weights = [parameter.double().sum().item() for parameter in getattr(generator, "G", generator).parameters()]
+        return [type(generator).__name__, len(triples), n, rng.get_state().sum().item(), *weights]
+
+    for module in (train, game):
+        monkeypatch.setattr(module, "verbalize", describe)
+    documents, triples = load_documents([story / "text.txt"])[:400], load_triples(story / "kg.tsv")
+    args = SimpleNamespace(seed=1, gan_warmup=2, gan_steps=3, sentences=20, out=tmp_path)
+    logger = Logger(args, None)
+    right = train.train_gan(args, documents, triples, logger)
+    assert game.train_gan(args, documents, triples, logger) == right
     for name, switches in list(game.VARIANTS.items())[1:]:
-        assert game.train_gan(args, documents, triples, MagicMock(), **switches) != right, name
+        assert game.train_gan(args, documents, triples, logger, **switches) != right, name
 
 
 def test_corrupt_swaps_the_ends_or_replaces_one():

@@ -1,11 +1,9 @@
 """What must be true of GPT: causality, the cache, the tied head, sampling and generation."""
 
-import os
 from itertools import combinations, pairwise
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from mingpt_mm import GPT, GPTConfig
 from mingpt_mm.console import UserError
@@ -42,26 +40,22 @@ def test_logits_with_a_cache_equal_those_without_for_every_way_of_cutting(gpt, p
 def test_the_head_is_the_token_embedding_and_a_prefix_takes_the_first_positions(gpt):
     torch.testing.assert_close(gpt(TOKENS, PREFIX, n_logits=2), gpt(TOKENS, PREFIX)[:, -2:])
     gpt.h = gpt.h[:0]  # what is left has a closed form
-    x = F.layer_norm(gpt.wte.weight[TOKENS] + gpt.wpe.weight[3:10], (32,))
+    x = torch.nn.functional.layer_norm(gpt.wte.weight[TOKENS] + gpt.wpe.weight[3:10], (32,))
     torch.testing.assert_close(gpt(TOKENS, PREFIX), x @ gpt.wte.weight.T)
 
 
-def test_names_and_number_of_the_parameters_are_those_of_the_released_gpt2():
+def test_gpt2_has_124_million_parameters():
     with torch.device("meta"):
         model = GPT(GPTConfig())
-    parts = ["ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"]
-    modules = ["ln_f", *(f"h.{i}.{part}" for i in range(12) for part in parts)]
-    names = {"wte.weight", "wpe.weight", *(f"{module}.{kind}" for module in modules for kind in ("weight", "bias"))}
-    assert set(model.state_dict()) == names and sum(p.numel() for p in model.parameters()) == 124_439_808
+    assert sum(parameter.numel() for parameter in model.parameters()) == 124_439_808
 
 
 @pytest.mark.parametrize("options, expected", [
     ({}, [1, 0, 0, 0]), ({"temperature": 0, "top_p": 0.9}, [1, 0, 0, 0]),  # greedy is the default
-    ({"temperature": 1e-30}, [1, 0, 0, 0]),  # too small to divide by
-    ({"temperature": 1.0}, [0.5, 0.3, 0.15, 0.05]), ({"top_k": 9}, [0.5, 0.3, 0.15, 0.05]),  # 1 is the default with top_k
-    ({"temperature": 0.5}, [0.25, 0.09, 0.0225, 0.0025]),  # p^(1 / temperature), up to a factor
-    ({"top_k": 2}, [0.5, 0.3, 0, 0]), ({"top_p": 0.7}, [0.5, 0.3, 0, 0]),
-    ({"top_p": 0.49}, [1, 0, 0, 0]), ({"top_p": 0.9}, [0.5, 0.3, 0.15, 0]),
+    ({"temperature": 1e-45}, [1, 0, 0, 0]),  # too small to divide by
+    ({"temperature": 1.0}, [0.5, 0.3, 0.15, 0.05]), ({"temperature": 0.5}, [0.25, 0.09, 0.0225, 0.0025]),  # p^(1 / 0.5)
+    ({"top_k": 2}, [0.5, 0.3, 0, 0]), ({"top_k": 9}, [0.5, 0.3, 0.15, 0.05]),  # with temperature 1
+    ({"top_p": 0.49}, [1, 0, 0, 0]), ({"top_p": 0.7}, [0.5, 0.3, 0, 0]), ({"top_p": 0.9}, [0.5, 0.3, 0.15, 0]),
     ({"temperature": 0.5, "top_p": 0.9}, [0.25, 0.09, 0, 0]),  # temperature first: 0.34 of 0.365 exceed 0.9
     ({"top_k": 3, "top_p": 0.83}, [0.5, 0.3, 0, 0]),  # top-k first: 0.8 of 0.95 exceed 0.83
 ])
@@ -109,12 +103,3 @@ def test_completion_keeps_the_prompt_and_ends_at_the_end_of_text_or_of_the_block
     gpt.ln_f.weight.data.zero_()
     gpt.ln_f.bias.data = gpt.wte.weight.data[tokenizer.eot_token] * 100  # now it is the most likely token everywhere
     assert gpt.complete(tokenizer, "a red") == ["a red"]
-    with pytest.raises(UserError, match="block size of 32"):
-        gpt.complete(tokenizer, "z" * 41)
-
-
-@pytest.mark.skipif("TIKTOKEN_CACHE_DIR" not in os.environ, reason="needs GPT-2's vocabulary in TIKTOKEN_CACHE_DIR")
-def test_gpt2_has_one_special_token_and_no_padding_token():
-    tokenizer = make_tokenizer("gpt2")
-    assert (tokenizer.n_vocab, tokenizer.eot_token, tokenizer.decode([0])) == (50257, 50256, "!")
-    assert tokenizer.special_tokens_set == {"<|endoftext|>"} and 50256 not in tokenizer.encode_ordinary("<|endoftext|>")

@@ -1,4 +1,4 @@
-"""What must be true of `[patches | tokens]`: who sees what, how frames become positions, what padding must not change."""
+"""What must be true of `[patches | tokens]`: who sees what, how frames become positions, what padding must not do."""
 
 from itertools import product
 
@@ -29,11 +29,11 @@ def random_pixels(frames=1, sides=(32, 32), B=2):
 @pytest.mark.parametrize("frames", [1, 3])
 def test_every_patch_and_the_order_of_frames_change_every_text_logit_and_only_text_has_logits(frames):
     model, pixels = small_model(frames), random_pixels(frames)
-    logits, others = model(pixels, TOKENS), [pixels.roll(1, dims=1), pixels[:, :1].expand_as(pixels)] if frames > 1 else []
+    logits, others = model(pixels, TOKENS), [pixels.roll(frame, dims=1) for frame in range(1, frames)]
     for f, y, x in product(range(frames), range(3, 32, 8), range(3, 32, 8)):
         others.append(pixels.clone())
         others[-1][:, f, :, y, x] ^= 128
-    assert logits.shape == (2, 6, 280)
+    assert logits.shape == (2, 6, 280) and torch.equal(model(None, TOKENS), model.gpt(TOKENS))
     assert all(((model(other, TOKENS) - logits).abs().amax(dim=2) > 0).all() for other in others)
 
 
@@ -51,20 +51,13 @@ def test_frames_follow_one_another_each_with_its_patches_merged_and_its_own_embe
     assert h != w or len(rows) == MultimodalGPT.prefix_length(32, 8, frames)
 
 
-@torch.no_grad()
-def test_without_an_image_the_model_is_its_gpt():
-    model = small_model()
-    assert torch.equal(model(None, TOKENS), model.gpt(TOKENS))
-
-
 def test_padding_after_the_text_changes_no_gradient():
     model, gradients = small_model(), []
     for pad in (0, 5):
-        logits = model(random_pixels(), F.pad(TOKENS, (0, pad), value=279))
-        loss = F.cross_entropy(logits.flatten(0, 1), F.pad(TOKENS + 1, (0, pad), value=-100).flatten())
+        logits = model(random_pixels(), F.pad(TOKENS, (0, pad), value=279)).transpose(1, 2)
+        loss = F.cross_entropy(logits, F.pad(TOKENS + 1, (0, pad), value=-100))
         gradients.append(torch.autograd.grad(loss, list(model.parameters())))
-    for a, b in zip(*gradients):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
 
 
 def test_a_caption_begins_with_the_prompt_and_does_not_depend_on_other_rows():
@@ -75,11 +68,10 @@ def test_a_caption_begins_with_the_prompt_and_does_not_depend_on_other_rows():
 
 
 @pytest.mark.parametrize("frames, pixels, stride, words", [
-    (3, random_pixels(2), 8, "2 frames"), (1, random_pixels(3), 8, "3 frames"), (3, random_pixels(3, (24, 32)), 8, "3 x 4"),
-    (1, random_pixels(), 4, "4 x 4.*49 patches|49 patches.*4 x 4")], ids=["fewer", "more", "odd", "vision encoder"])
+    (3, random_pixels(2), 8, "2 frames"), (1, random_pixels(3), 8, "3 frames"),
+    (3, random_pixels(3, (24, 32)), 8, "3 x 4"), (1, random_pixels(), 4, "49 patches")], ids=["2", "3", "odd", "vit"])
 def test_what_the_model_cannot_place_is_refused_in_one_line(frames, pixels, stride, words):
     model = small_model(frames)
-    model.vit.patch_embeddings = nn.Conv2d(3, 24, 8, stride)  # a vision encoder of another stride gives more patches
-    with pytest.raises(UserError, match=words) as error:
+    model.vit.patch_embeddings = nn.Conv2d(3, 24, 8, stride)  # with another stride it gives more patches
+    with pytest.raises(UserError, match=rf"\A.*{words}.*\Z"):
         model(pixels, TOKENS)
-    assert "\n" not in str(error.value)

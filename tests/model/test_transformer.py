@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from mingpt_mm import GPT, GPTConfig, ViT, ViTConfig
-from mingpt_mm.model.transformer import Attention, Block, KVCache, init_weights
+from mingpt_mm.model.transformer import Attention, Block, init_weights
 
 NAMES = {"attn.c_attn.": "self_attn.in_proj_", "attn.c_proj": "self_attn.out_proj", "ln_1": "norm1", "ln_2": "norm2",
          "mlp.c_fc": "linear1", "mlp.c_proj": "linear2"}  # in torch.nn.TransformerEncoderLayer
@@ -44,7 +43,7 @@ def test_the_blocks_of_gpt_and_vit_equal_the_encoder_layer_of_pytorch(model, gel
     torch.manual_seed(0)
     for parameter in model.parameters():  # LayerNorms and biases too: none can be left out unseen
         nn.init.normal_(parameter, std=0.3)
-    layer = nn.TransformerEncoderLayer(48, 4, 192, 0.0, lambda x: F.gelu(x, approximate=gelu), eps, True, norm_first=True)
+    layer = nn.TransformerEncoderLayer(48, 4, 192, 0.0, nn.GELU(gelu), eps, True, True)
     state = model.h[0].state_dict()
     for ours, theirs in NAMES.items():
         state = {name.replace(ours, theirs): tensor for name, tensor in state.items()}
@@ -54,18 +53,12 @@ def test_the_blocks_of_gpt_and_vit_equal_the_encoder_layer_of_pytorch(model, gel
     torch.testing.assert_close(model.h[0](x), layer(x, src_mask=mask), rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("part", [Block(24, 2, dropout=0.5), Attention(24, 2, True, 0.5)], ids=["block", "attention"])
-def test_dropout_is_only_in_training(part):
-    x = torch.randn(2, 5, 24)
-    assert not torch.equal(part.train()(x), part(x))
-    assert torch.equal(part.eval()(x), part(x))
-
-
-def test_the_cache_is_one_buffer_that_is_filled_in_place():
-    cache, k = KVCache(6), torch.randn(2, 3, 4, 8)
-    first, _ = cache.append(k[:, :, :1], -k[:, :, :1])
-    keys, values = cache.append(k[:, :, 1:], -k[:, :, 1:])
-    assert keys.data_ptr() == first.data_ptr() and torch.equal(keys, k) and torch.equal(values, -k)
+def test_dropout_is_on_both_branches_attention_weights_and_embeddings_and_only_in_training():
+    torch.manual_seed(0)
+    gpt, x = GPT(GPTConfig(8, 9, 1, 2, 24, dropout=1.0)), torch.randn(2, 5, 24)
+    gpt.h[0].attn.c_proj.bias.data.fill_(1)
+    assert gpt.h[0].attn(x).eq(1).all() and gpt.h[0](x).equal(x) and gpt(torch.zeros(2, 5).long()).eq(0).all()
+    assert gpt.eval().h[0](x).equal(gpt.h[0](x)) and not gpt.h[0](x).equal(x) and not gpt.h[0].attn(x).eq(1).any()
 
 
 @pytest.mark.parametrize("width, std", [(768, 0.02), (192, 0.04)])

@@ -7,6 +7,7 @@ the one of `tiny` in conftest.py: images/, clips/, text.txt, kg.tsv, probes.json
 import io
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -23,11 +24,6 @@ def add(line):
     return lambda content: content.rstrip() + b"\n" + line.encode() + b"\n"
 
 
-def cut(content):
-    """What a file becomes when a copy of it breaks off."""
-    return content[:len(content) // 2]
-
-
 def huge(_):
     """A file of a few bytes that claims 100 million pixels."""
     Image.new("1", (10_000, 10_000)).save(file := io.BytesIO(), "png")
@@ -38,82 +34,44 @@ TRAIN = "train.py TINY IMAGES"
 TABLE = [
     # ---- options ----
     ("train.py --lerning_rate 1", {}, ["--lerning_rate"]),
-    ("train.py multimodel", {}, ["multimodel"]),
-    ("train.py --steps many", {}, ["--steps", "many"]),
     ("train.py --learning_rate -1", {}, ["--learning_rate", "-1"]),
-    ("train.py --batch_size 0", {}, ["--batch_size", "0"]),
-    ("train.py --dropout 1.5", {}, ["--dropout", "1.5"]),
-    ("train.py --learning_rate nan", {}, ["--learning_rate", "nan"]),
     ("sample.py --run seen --prompt a --top_p 7", {}, ["--top_p", "7"]),
-    ("sample.py --image", {}, ["--image"]),
     ("train.py TINY --world moon", {}, ["--world", "moon"]),
     (f"{TRAIN} --device abacus", {}, ["--device", "abacus"]),
     (f"{TRAIN} --freeze connector", {}, ["--freeze", "connector"]),
     (f"{TRAIN} --kg kg.tsv", {}, ["--kg"]),
-    ("train.py adversarial TINY STORY --image_size 16", {}, ["--image_size"]),
     (f"{TRAIN} --image_size 20", {}, ["--image_size", "20", "8"]),
     (f"{TRAIN} --n_embd 25", {}, ["--n_embd", "25", "2"]),
-    ("train.py TINY CLIPS --image_size 24", {}, ["24"]),
-    (f"{TRAIN} --block_size 5", {}, ["--block_size", "5", "positions"]),
     ("train.py adversarial TINY --text text.txt", {}, ["--kg"]),
-    ("train.py FAST IMAGES --init told --n_embd 48", {}, ["--n_embd", "48", "24"]),
     # ---- files ----
     ("train.py TINY --data nowhere", {}, ["nowhere/captions.jsonl"]),
     (TRAIN, {CAPTIONS: add('{"image": ')}, ["captions.jsonl:25"]),
     (TRAIN, {CAPTIONS: add('{"image": "images/1.png", "caption": "   "}')}, ["captions.jsonl:25", "empty"]),
-    (TRAIN, {CAPTIONS: add('{"image": "images/1.png"}')}, ["captions.jsonl:25", "caption"]),
-    (TRAIN, {CAPTIONS: add('{"image": "images/99.png", "caption": "a"}')}, ["captions.jsonl:25", "images/99.png"]),
-    (TRAIN, {CAPTIONS: lambda content: b"\n"}, ["0 training"]),
-    (TRAIN, {IMAGE: cut}, ["images/5.png"]),
-    ("train.py TINY CLIPS", {"clips/3.gif": lambda content: content[:40]}, ["clips/3.gif"]),
+    (TRAIN, {CAPTIONS: lambda content: b"\n"}, ["nothing in it"]),
+    (f"{TRAIN} --num_workers 1", {IMAGE: lambda content: content[:60]}, ["error: images/images/5.png"]),
     (f"{MINE} --text nowhere.txt", {}, ["nowhere.txt"]),
-    (MINE, {"text.txt": lambda content: b"\xff\xfe\xfd"}, ["text.txt", "UTF-8"]),
-    (MINE, {"text.txt": lambda content: b"One.\n\nTwo."}, ["2 documents"]),
-    (MINE, {"kg.tsv": add("Ann knows Bob")}, ["kg.tsv:41"]),
     (MINE, {"kg.tsv": lambda content: b"Oz\tis near\tKansas\n"}, ["sentence"]),
-    (f"{MINE} --probes probes.jsonl", {"probes.jsonl": add('{"prompt": "a"}')}, ["probes.jsonl:41"]),
     # ---- runs and weights ----
     (f"{TRAIN} --out seen", {}, ["--out seen", "--resume"]),
     ("train.py --resume", {}, ["runs"]),
-    ("train.py --resume --out nowhere", {}, ["nowhere/last.pt"]),
-    ("train.py --resume --out moving", {"moving/last.pt": cut}, ["moving/last.pt", "damaged"]),
-    ("train.py FAST IMAGES --init images", {}, ["images", "config.json"]),
-    ("train.py FAST IMAGES --init no/such-model", {}, ["no/such-model"]),
+    ("train.py --resume --out seen --patch_size 4", {}, ["--patch_size"]),
+    ("train.py --resume --out moving", {"moving/last.pt": lambda content: content[:9999]}, ["moving/last.pt"]),
     # ---- sample.py ----
-    ("sample.py", {}, ["runs"]),
-    ("sample.py --run nowhere", {}, ["nowhere/best.pt"]),
-    ("sample.py --run moving", {"moving/best.pt": cut}, ["moving/best.pt", "damaged"]),
-    ("sample.py --run seen --image none.png", {}, ["none.png"]),
-    ("sample.py --run seen --image text.txt", {}, ["text.txt"]),
     ("sample.py --run seen --image images/images", {}, ["--data"]),
     ("sample.py --run seen --image huge.png", {"huge.png": huge}, ["huge.png", "pixels"]),
     (f"sample.py --run told --image {IMAGE}", {}, ["text"]),
-    (f"sample.py --run seen --prompt {'z' * 99}", {}, ["block size"]),
-    (f"sample.py --run seen --image {IMAGE} --prompt {'z' * 99}", {}, ["block size"]),
     ("sample.py --run seen --prompt a --choices 'red | '", {}, ["--choices"]),
 ]
 
 
-@pytest.fixture
-def refuse(shell, monkeypatch):
-    """Do something to the files, check that a command is refused in one line, and return it."""
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # no network
-    monkeypatch.setenv("TORCH_HOME", "torch")
-
-    def check(command, changes, parts):
-        for name, change in changes.items():
-            Path(name).write_bytes(change(Path(name).read_bytes() if Path(name).exists() else None))
-        kept = {path: path.read_bytes() for path in Path().glob("*/*.pt")}
-        line = shell.refuse(command)
-        assert all(part in line for part in parts), line
-        assert all(path.read_bytes() == content for path, content in kept.items())
-        return line
-    return check
-
-
 @pytest.mark.parametrize("command, changes, parts", TABLE, ids=lambda value: value[:60] if type(value) is str else "")
-def test_a_mistake_is_named_in_one_line(refuse, command, changes, parts):
-    refuse(command, changes, parts)
+def test_a_mistake_is_named_in_one_line_and_costs_no_checkpoint(shell, command, changes, parts):
+    for name, change in changes.items():
+        Path(name).write_bytes(change(Path(name).read_bytes() if Path(name).exists() else None))
+    kept = {path: path.read_bytes() for path in Path().glob("*/*.pt")}
+    line = shell.refuse(command)
+    assert all(part in line for part in parts), line
+    assert all(path.read_bytes() == content for path, content in kept.items())
 
 
 def test_a_block_size_that_is_too_small_names_the_one_that_fits(shell):
@@ -124,12 +82,12 @@ def test_a_block_size_that_is_too_small_names_the_one_that_fits(shell):
 
 def test_a_loss_that_is_not_finite_leaves_a_checkpoint_from_before(shell):
     assert "--learning_rate" in shell.refuse(f"{TRAIN} --learning_rate 1e30 --out run")
-    assert all(tensor.isfinite().all() for tensor in torch.load("run/last.pt", weights_only=True)["model"].values())
+    assert all(tensor.isfinite().all() for tensor in shell.saved("run")["model"].values())
     shell("train.py --resume --out run --learning_rate 1e-3")
 
 
 def test_a_run_that_does_not_fit_the_code_is_named(shell):
-    checkpoint = torch.load("seen/best.pt", weights_only=True)
+    checkpoint = shell.saved("seen", "best.pt")
     checkpoint["model"]["gpt.extra"] = checkpoint["model"].pop("gpt.ln_f.bias")
     torch.save(checkpoint, "seen/best.pt")
     line = shell.refuse("sample.py --run seen --prompt a")
@@ -141,12 +99,9 @@ def test_a_start_that_failed_leaves_its_folder_free(shell):
     shell(f"{TRAIN} --steps 1 --out run")
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nSee it"), MemoryError()])
-def test_too_little_memory_is_told_and_an_error_of_the_program_itself_is_not_hidden(shell, monkeypatch, error):
-    def fail(*_):
-        raise error
-    monkeypatch.setattr(train, "train_multimodal", fail)
-    assert "memory" in shell.refuse(f"{TRAIN} --out run")
-    error = ZeroDivisionError()
+def test_too_little_memory_is_told_and_an_error_of_the_program_itself_is_not_hidden(shell, monkeypatch):
+    errors = [torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nSee it"), MemoryError(), ZeroDivisionError]
+    monkeypatch.setattr(train, "train_multimodal", mock.Mock(side_effect=errors))
+    assert all("memory" in shell.refuse(f"{TRAIN} --out run{i}") for i in range(2))
     with pytest.raises(ZeroDivisionError):
-        shell.run(f"{TRAIN} --out run2")
+        shell.run(f"{TRAIN} --out run")
