@@ -22,7 +22,7 @@ def make_tokenizer(merges):
         try:
             tokenizer = tiktoken.get_encoding("gpt2")
         except Exception as error:  # the network can raise anything
-            raise UserError(f"no download of GPT-2's vocabulary: set TIKTOKEN_CACHE_DIR ({error!r})") from error
+            raise UserError(f"no vocabulary of GPT-2: set TIKTOKEN_CACHE_DIR ({error!r})") from error
     else:
         ranks = {token: i for i, token in enumerate([bytes([i]) for i in range(256)] + merges)}
         end = {"<|endoftext|>": len(ranks)}
