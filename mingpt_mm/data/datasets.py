@@ -31,16 +31,16 @@ def read_items(path, parse, decode=json.loads, separator="\n"):
     """[parse(decode(item)), ...] of a UTF-8 text file; items are its lines, or what `separator` separates.
 
     Items of white space are left out. Text is in Unicode's composed form: an accent is part of its letter.
-    A UserError names the file and the number of the item, or 0 if the file is not UTF-8.
+    A UserError names the file and the number of the item.
     """
-    rows, number = [], 0
+    rows, number = [], " not UTF-8"
     try:
         text = unicodedata.normalize("NFC", Path(path).read_text(encoding="utf-8-sig"))
         for number, item in enumerate(re.split(separator, text), 1):
             rows += [parse(decode(item))] if item.strip() else []
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         fail(f"{path}:{number}: {error if str(error) else type(error).__name__}")
-    return rows or fail(f"{path}: nothing in it")
+    return rows
 
 
 def clean(text):
@@ -65,7 +65,7 @@ def load_captions(folder):
             fail('"split" must be "train", "val" or "test"; "captions" a list of texts')
         return Row(path, kind == "video", [clean(caption) for caption in captions], split)
 
-    return read_items(Path(folder, "captions.jsonl"), parse)
+    return read_items(Path(folder, "captions.jsonl"), parse) or fail(f"{folder}: nothing in it")
 
 
 def split_rows(rows):
@@ -89,14 +89,12 @@ def split_documents(documents):
 def load_triples(path):
     """The knowledge graph `path`, head<TAB>relation<TAB>tail on each line, without repetitions or header."""
     def parse(line):
-        triple = tuple(" ".join(part.split()) for part in line.split("\t"))
-        return triple if len(triple) == 3 and all(triple) else fail(
-            f"not head<TAB>relation<TAB>tail: {line.strip()[:60]!r}")
+        row = tuple(" ".join(part.split()) for part in line.split("\t"))
+        return row if len(row) == 3 and all(row) else fail(f"not head<TAB>relation<TAB>tail: {line[:60]!r}")
 
-    triples = list(dict.fromkeys(read_items(path, parse, str)))
-    header = [part.lower() for part in triples[0]] in (["head", "relation", "tail"],
-                                                       ["subject", "predicate", "object"])
-    return triples[int(header):] or fail(f"{path}: no triples in it")
+    rows, headers = read_items(path, parse, str), ("head relation tail", "subject predicate object")
+    header = [row for row in rows[:1] if " ".join(row).lower() in headers]
+    return list(dict.fromkeys(rows[len(header):])) or fail(f"{path}: no triples in it")
 
 
 def load_probes(path):
@@ -110,9 +108,8 @@ def to_rgb(image):
     if image.mode in ("I", "F"):
         raise ValueError("32-bit grayscale has no fixed range; save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):
-        gray = np.asarray(image)
-        opaque = gray != image.info.get("transparency", -1)
-        image = Image.fromarray(np.stack([gray // 257, opaque * 255], axis=2).astype(np.uint8))
+        gray, clear = np.asarray(image), image.info.get("transparency", -1)
+        image = Image.fromarray(np.stack([gray // 257, 255 * (gray != clear)], axis=2).astype(np.uint8))
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, (128, 128, 128, 255)), image).convert("RGB")
 
@@ -125,26 +122,25 @@ def load_frames(path, frames, size):
     repeated. With one frame, an animated file gives its first one.
     """
     path, images, durations = Path(path), [], []
-    still = frames == 1 or path.is_dir()
     files = [file for file in path.glob("[!.]*") if file.suffix.lower() in Image.registered_extensions()]
     files.sort(key=lambda file: re.sub(r"\d+", lambda digits: digits[0].zfill(20), file.name))
     for file in files if path.is_dir() else [path]:
         try:  # in one forward pass: decoders keep a state
             with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
+                image.seek(0)  # EOFError for Photoshop files, whose frames are layers
                 for i, frame in enumerate(ImageSequence.Iterator(image)):
                     frame.load()  # only now a WebP tells its duration
                     if i == 0 and frame.info.get("default_image"):
                         continue  # a still image for viewers without APNG
-                    rgb = to_rgb(frame).resize((size, size), Image.Resampling.BILINEAR)
-                    images.append(np.asarray(rgb).transpose(2, 0, 1))
+                    images.append(np.asarray(to_rgb(frame).resize((size, size), Image.BILINEAR)))  # (S, S, 3)
                     durations.append(frame.info.get("duration") or 100)  # browsers also replace 0
-                    if still:
+                    if frames == 1 or path.is_dir():
                         break
         except Exception as error:  # decoders of damaged files can raise anything
             raise UserError(f"{file}: cannot be read as an image ({error})") from error
     ends = np.cumsum(durations or fail(f"{path}: no frames in it"))
     shown = np.searchsorted(ends, ends[-1] * (np.arange(frames) + 0.5) / frames, side="right")
-    return torch.from_numpy(np.stack([images[i] for i in shown]))
+    return torch.from_numpy(np.stack([images[i].transpose(2, 0, 1) for i in shown]))
 
 
 cached_frames = lru_cache(12_000)(load_frames)
@@ -160,8 +156,7 @@ class TextDataset(Dataset):
 
     def cut(self, block_size):
         """Cut documents of more than `block_size` positions into pieces."""
-        self.pieces = [piece[i:i + block_size + 1] for piece in self.pieces
-                       for i in range(0, len(piece) - 1, block_size)]
+        self.pieces = [p[i:i + block_size + 1] for p in self.pieces for i in range(0, len(p) - 1, block_size)]
         return self
 
     def __len__(self):
@@ -180,8 +175,7 @@ class CaptionDataset(Dataset):
 
     def __init__(self, rows, tokenizer, frames, size, documents=None, room=None):
         self.rows, self.frames, self.size, self.documents, self.room = rows, frames, size, documents, room
-        end = "." if documents else ""
-        self.texts = [TextDataset([caption + end for caption in row.captions], tokenizer)
+        self.texts = [TextDataset([caption + "." * bool(documents) for caption in row.captions], tokenizer)
                       for row in progress(rows, "tokenizing captions")]
         self.longest = max(texts.longest for texts in self.texts)  # positions
 
@@ -205,8 +199,7 @@ def collate(rows):
     where the causal mask hides it, and has no targets.
     """
     length = max(len(tokens) for _, tokens, _ in rows) - 1
-    tokens = torch.full((len(rows), length), rows[0][1][0])  # (B, T)
-    targets = torch.full((len(rows), length), IGNORE)  # (B, T)
+    tokens, targets = (torch.full((len(rows), length), fill) for fill in (rows[0][1][0], IGNORE))  # (B, T)
     for i, (_, row, skip) in enumerate(rows):
         tokens[i, :len(row) - 1] = torch.tensor(row[:-1])
         targets[i, skip:len(row) - 1] = torch.tensor(row[1 + skip:])
@@ -220,16 +213,13 @@ def make_loader(dataset, args, device, checkpoint=None, stream=0):
     share of every batch.
     """
     n, B = len(dataset), args.batch_size
-
     order = lru_cache(2)(lambda epoch: np.random.default_rng([args.seed, stream, epoch]).permutation(n))
 
     def keys():
         for step in range(checkpoint["step"] if checkpoint else 0, args.steps):
             draws = np.random.default_rng([args.seed, stream, step, 1]).integers(2**31, size=B)
-            rows = [(order(i // n)[i % n], draw) for i, draw in zip(range(step * B, step * B + B), draws)]
-            yield rows[RANK::WORLD_SIZE]
+            yield [(order(i // n)[i % n], draw) for i, draw in enumerate(draws, step * B)][RANK::WORLD_SIZE]
 
-    loader = DataLoader(dataset, batch_sampler=keys(), collate_fn=collate, num_workers=args.num_workers,
-                        pin_memory=device.type == "cuda", generator=torch.Generator())
-    for batch in loader:
+    for batch in DataLoader(dataset, batch_sampler=keys(), collate_fn=collate, num_workers=args.num_workers,
+                            pin_memory=device.type == "cuda", generator=torch.Generator()):
         yield [tensor if tensor is None else tensor.to(device, non_blocking=True) for tensor in batch]

@@ -18,12 +18,11 @@ PATTERN = r" ?\w+| ?[^\w\s]+|\s+(?!\S)|\s+"
 
 def make_tokenizer(merges):
     """The tokenizer of "gpt2" (tiktoken downloads its vocabulary once), or of the `merges` of `train_bpe`."""
-    if merges == "gpt2":
-        try:
-            tokenizer = tiktoken.get_encoding("gpt2")
-        except Exception as error:  # the network can raise anything
-            raise UserError(f"no vocabulary of GPT-2: set TIKTOKEN_CACHE_DIR ({error!r})") from error
-    else:
+    try:
+        tokenizer = tiktoken.get_encoding("gpt2") if merges == "gpt2" else None
+    except Exception as error:  # the network can raise anything
+        raise UserError(f"no vocabulary of GPT-2: set TIKTOKEN_CACHE_DIR ({error!r})") from error
+    if tokenizer is None:
         ranks = {token: i for i, token in enumerate([bytes([i]) for i in range(256)] + merges)}
         end = {"<|endoftext|>": len(ranks)}
         tokenizer = tiktoken.Encoding("bpe", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=end)

@@ -5,8 +5,6 @@ A checkpoint is a folder with config.json and the tensors in model.safetensors, 
 """
 
 import json
-import math
-import mmap
 import os
 import re
 from dataclasses import astuple
@@ -26,15 +24,14 @@ SETTINGS = {"gpt2": {"model_type": "gpt2", "activation_function": "gelu_new", "l
             "vit": {"model_type": "vit", "hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True,
                     "num_channels": 3}}
 # Our names are GPT-2's. ViT's files have these; * is query, key and value, three tensors.
-VIT_NAMES = {"patch_embeddings": "embeddings.patch_embeddings.projection",
-             "cls_token": "embeddings.cls_token",
-             "position_embeddings": "embeddings.position_embeddings", "h.": "encoder.layer.",
+VIT_NAMES = {"patch_embeddings": "embeddings.patch_embeddings.projection", "h.": "encoder.layer.",
+             "cls_token": "embeddings.cls_token", "position_embeddings": "embeddings.position_embeddings",
              "ln_1": "layernorm_before", "ln_2": "layernorm_after", "attn.c_attn": "attention.attention.*",
-             "attn.c_proj": "attention.output.dense", "mlp.c_fc": "intermediate.dense",
-             "mlp.c_proj": "output.dense"}
-CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # GPT-2's files hold these transposed, for x @ W
+             "attn.": "attention.", "mlp.": "", "c_fc": "intermediate.dense", "c_proj": "output.dense"}
+# GPT-2's files hold these transposed, for x @ W.
+CONV1D = {"gpt2": ("c_attn.weight", "c_proj.weight", "c_fc.weight"), "vit": ()}
 PREFIX = r"^((module|_orig_mod|transformer|vit)\.)+"  # of wrappers and larger models
-UNUSED = r"(pooler|classifier)\..*|h\.\d+\.attn\.(masked_)?bias"  # other heads, and the causal mask
+UNUSED = r"(^|\.)((pooler|classifier)\.|h\.\d+\.attn\.(masked_)?bias$)"  # other heads, and the causal mask
 
 
 def download(name):
@@ -43,9 +40,8 @@ def download(name):
     folder = Path(torch.hub.get_dir(), "checkpoints", name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file in ("config.json", "model.safetensors"):
-            if not (folder / file).exists():
-                torch.hub.download_url_to_file(f"{hub}/{name}/resolve/main/{file}", str(folder / file))
+        for file in {"config.json", "model.safetensors"}.difference(os.listdir(folder)):
+            torch.hub.download_url_to_file(f"{hub}/{name}/resolve/main/{file}", str(folder / file))
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: no such file or folder, and no download from {hub} ({error})") from error
     return folder
@@ -55,34 +51,29 @@ def read_safetensors(path):
     """{name: tensor} of a file in the safetensors format (https://github.com/huggingface/safetensors).
 
     8 bytes hold the length of the header (little-endian). The header is JSON, {name: {"dtype", "shape",
-    "data_offsets": [start, end]}}. The bytes of the tensors follow. They are mapped into memory, not copied.
+    "data_offsets": [start, end]}}. The bytes of the tensors follow. They are mapped into memory, not copied;
+    what is written into a tensor does not reach the file.
     """
-    with open(path, "rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # writes stay in memory
+    data = torch.from_file(str(path), size=os.path.getsize(path), dtype=torch.uint8).numpy()
     first = 8 + int.from_bytes(data[:8], "little")
-    header, tensors = json.loads(data[8:first]), {}
-    header.pop("__metadata__", None)
-    for name, entry in header.items():
-        dtype, count, (start, end) = DTYPES[entry["dtype"]], math.prod(entry["shape"]), entry["data_offsets"]
-        if start < 0 or end - start != count * dtype.itemsize:
-            raise ValueError(f"{name} {entry['shape']} does not fit its {end - start} bytes")
-        flat = torch.frombuffer(data, dtype=dtype, count=count, offset=first + start)
-        tensors[name] = flat.view(entry["shape"])
+    header, tensors = json.loads(bytes(data[8:first])), {}
+    for name in sorted(header.keys() - {"__metadata__"}):
+        start, end = header[name]["data_offsets"]
+        flat = torch.frombuffer(data[first:], dtype=torch.uint8, count=end - start, offset=start)
+        tensors[name] = flat.view(DTYPES[header[name]["dtype"]]).view(header[name]["shape"])
     return tensors
 
 
 def write_safetensors(path, tensors):
     """Write {name: tensor} to `path` in the safetensors format."""
     names, header, end = {dtype: name for name, dtype in DTYPES.items()}, {}, 0
-    for name, tensor in tensors.items():
-        entry = {"dtype": names[tensor.dtype], "shape": list(tensor.shape)}
-        header[name], end = entry | {"data_offsets": [end, end + tensor.nbytes]}, end + tensor.nbytes
+    for name, t in tensors.items():
+        header[name] = dict(dtype=names[t.dtype], shape=[*t.shape], data_offsets=[end, end := end + t.nbytes])
     text = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
     text += b" " * (-len(text) % 8)  # the tensors start at a multiple of 8
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            file.write(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        file.writelines(t.cpu().contiguous().flatten().view(torch.uint8).numpy() for t in tensors.values())
 
 
 def released_names(name, kind):
@@ -100,27 +91,20 @@ def load_pretrained(source, kind, build):
     path, tensors = Path(source) if Path(source).exists() else download(str(source)), {}
     files = sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin")) or [path]
     try:
-        settings = json.loads(files[0].with_name("config.json").read_bytes())
-        wrong = {k: settings[k] for k, value in SETTINGS[kind].items() if settings.get(k, value) != value}
-        if wrong:
-            raise ValueError(f"config.json is of another kind of model: {wrong}")
-        for file in files:
-            safe = file.suffix == ".safetensors"
-            part = read_safetensors(file) if safe else torch.load(file, "cpu", weights_only=True)
-            tensors |= {re.sub(PREFIX, "", name): tensor for name, tensor in part.items()}
-        bad = [name for name, t in tensors.items() if not torch.is_tensor(t) or not t.isfinite().all()]
-        if bad:
-            raise ValueError(f"not only tensors of finite numbers: {', '.join(bad[:3])}")
-        head = tensors.pop("lm_head.weight", None)
-        if head is not None and not torch.equal(head, tensors["wte.weight"]):
-            raise ValueError("lm_head.weight differs from wte.weight, and this GPT ties them")
-        tensors = {name: tensor for name, tensor in tensors.items() if not re.fullmatch(UNUSED, name)}
+        settings = SETTINGS[kind] | json.loads(files[0].with_name("config.json").read_bytes())
+        wrong = [f"{k} is {settings[k]}" for k, value in SETTINGS[kind].items() if settings[k] != value]
+        for file in files:  # torch.load runs no code from the file: weights_only is its default
+            part = read_safetensors(file) if file.suffix == ".safetensors" else torch.load(file, "cpu")
+            tensors |= {re.sub(PREFIX, "", k): x for k, x in part.items() if not re.search(UNUSED, k)}
+        wrong += [k for k, x in tensors.items() if not torch.is_tensor(x) or not x.isfinite().all()]
+        head = tensors.pop("lm_head.weight", tensors.get("wte.weight"))
+        if wrong or kind == "gpt2" and not torch.equal(head, tensors["wte.weight"]):
+            raise ValueError(f"not usable: {', '.join(wrong) or 'lm_head.weight is not wte.weight'}")
         with torch.device("meta"):  # allocates and draws nothing
             model = build(*(settings[name] for name in SIZES[kind]))
         for name, _ in model.named_parameters():
             if parts := [tensors.pop(part).float() for part in released_names(name, kind) if part in tensors]:
-                transposed = kind == "gpt2" and name.endswith(CONV1D)
-                tensors[name] = parts[0].t().contiguous() if transposed else torch.cat(parts)
+                tensors[name] = parts[0].t().contiguous() if name.endswith(CONV1D[kind]) else torch.cat(parts)
         model.load_state_dict(tensors, assign=True)
     except Exception as error:  # a damaged file can make the readers raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -132,11 +116,9 @@ def save_pretrained(model, kind, folder):
     """Write config.json and model.safetensors of the `model` into `folder`, as released files are."""
     folder, tensors = Path(folder), {}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, parameter in model.named_parameters():
+    for name, x in model.state_dict().items():
         names = released_names(name, kind)
-        for part, tensor in zip(names, parameter.detach().chunk(len(names))):
-            tensors[part] = tensor.t() if kind == "gpt2" and name.endswith(CONV1D) else tensor
-    settings = SETTINGS[kind] | dict(zip(SIZES[kind], astuple(model.config)))
-    settings |= {"intermediate_size": 4 * model.config.n_embd} if kind == "vit" else {}
-    (folder / "config.json").write_text(json.dumps(settings, indent=2))
+        tensors |= zip(names, (x.t() if name.endswith(CONV1D[kind]) else x).chunk(len(names)))
+    settings = dict(zip(SIZES[kind], astuple(model.config)), intermediate_size=4 * model.config.n_embd)
+    (folder / "config.json").write_text(json.dumps(SETTINGS[kind] | settings, indent=2))
     write_safetensors(folder / "model.safetensors", tensors)

@@ -87,10 +87,9 @@ def test_seeds_and_streams_and_epochs_have_orders_of_their_own(rows):
     data = CaptionDataset(rows, TOKENIZER, 1, 4)
     others = [batches(data), batches(data, seed=1), batches(data, stream=1), batches(data, stream=2)]
     assert not any(same(a, b) for i, a in enumerate(others) for b in others[:i])
-    for loaded in others:
-        shown = [int(text[0]) for batch in loaded for text in texts(batch)]  # epochs end inside batches
-        epochs = [shown[i:i + 10] for i in range(0, 60, 10)]
-        assert all(sorted(epoch) == [*range(10)] for epoch in epochs) and len(set(map(tuple, epochs))) == 6
+    shown = [int(text[0]) for loaded in others for batch in loaded for text in texts(batch)]
+    epochs = [shown[i:i + 10] for i in range(0, 4 * 60, 10)]  # they end inside batches
+    assert all(sorted(epoch) == [*range(10)] for epoch in epochs) and len(set(map(tuple, epochs))) == 24
 
 
 @pytest.mark.parametrize("room", [5, 8, 99])

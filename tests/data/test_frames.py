@@ -12,6 +12,7 @@ from mingpt_mm.data.datasets import load_frames
 
 S = 16  # pixels on each side of most files, so that nothing is resized
 RED, GREEN, BLUE = (220, 30, 30), (30, 200, 30), (30, 30, 220)
+CORRUPT = b"Exif\0\0II*\0\x08\0\0\0"  # EXIF data that make Pillow warn
 RAMP = np.tile(np.linspace(0, 1, S, dtype="f4"), (S, 1))
 
 
@@ -76,7 +77,7 @@ def test_every_frame_is_that_of_a_freshly_opened_file(suffix, options, mode, tmp
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
-@pytest.mark.parametrize("durations", [[100, 700, 50, 150, 500], [10, 20, 700, 10], [0, 0, 300, 0, 50], [90, 400]])
+@pytest.mark.parametrize("durations", [[100, 700, 50, 150, 500], [10, 20, 700, 10], [0, 0, 300, 0, 50], [100, 300]])
 def test_durations_choose_the_frames(durations, suffix, tmp_path):
     first, *others = [plain((40 * i,) * 3) for i in range(len(durations))]
     first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=others, duration=durations, lossless=True)
@@ -146,7 +147,7 @@ def test_a_folder_gives_its_images_in_the_order_of_their_numbers(tmp_path):
     modes = {"2.png": "1", "9.PNG": "L", "10.webp": "RGBA", "11.gif": "P", "100.tif": "CMYK", "end 9.png": "LA",
              "end 10.png": "RGB"}  # in the order that they must have
     for i, (name, mode) in enumerate(modes.items()):
-        plain((30 * i,) * 3, mode).resize((9 + i, 5)).save(tmp_path / name, lossless=True)
+        plain((30 * i,) * 3, mode).resize((9 + i, 5)).save(tmp_path / name, lossless=True, exif=b"" if "tif" in name else CORRUPT)
     for other in ("notes.txt", "1", ".1.png", "._2.png"):
         (tmp_path / other).write_text("not a frame")
     assert colors(tmp_path, 7) == [(30 * i,) * 3 for i in range(7)] and colors(tmp_path, 3)[2] == (150,) * 3

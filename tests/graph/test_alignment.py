@@ -58,6 +58,7 @@ def test_a_sentence_is_an_example_of_every_relation_of_its_pair_in_both_directio
     one, other = "[H] left [T], poor [T].", "[T] left [H], poor [H]."
     assert examples("Ann left York, poor York.", triples) == {"bores": [other], "hates": [one], "sees": [one]}
     assert examples("Ann saw Bob.", [*triples, ("Bob", "sees", "Ann")]) == {"sees": ["[H] saw [T].", "[T] saw [H]."]}
+    assert align(["Ann saw Bob."], triples) == {"sees": [["[H]", " saw ", "[T]", "."]]}
     assert align(["Ann saw", "Bob. Ann ran."], triples) == {}  # no sentence goes on in the next document
 
 

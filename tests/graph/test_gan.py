@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mingpt_mm.graph import gan
 from mingpt_mm.graph.alignment import Examples
+from mingpt_mm.graph.gan import WRONG_RELATION_WEIGHT as w
 from mingpt_mm.graph.gan import Generator, discriminator_loss, generator_loss, verbalize
 
 LENGTH = 3
@@ -84,7 +84,6 @@ def test_generator_loss_has_the_gradient_of_the_expected_reward(generator):
 def test_discriminator_loss_is_least_at_the_scores_that_its_docstring_names():
     counts = {"real": [8, 4, 3, 1], "fake": [1, 5, 5, 5], "wrong_relation": [1, 7, 7, 1]}  # of four sentences, of 16
     p = {kind: torch.tensor(n, dtype=torch.double) / 16 for kind, n in counts.items()}
-    w = gan.WRONG_RELATION_WEIGHT
     best = (p["real"].log() - (p["fake"] + w * p["wrong_relation"]).log()).requires_grad_()
 
     def loss(scores):
