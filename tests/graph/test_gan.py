@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from mingpt_mm.graph.alignment import Examples
-from mingpt_mm.graph.gan import WRONG_RELATION_WEIGHT as w
-from mingpt_mm.graph.gan import Generator, discriminator_loss, generator_loss, verbalize
+from mingpt_mm.graph.gan import WRONG_RELATION_WEIGHT, Generator, discriminator_loss, generator_loss, verbalize
 
 LENGTH = 3
 EVERY = torch.tensor([s for s in product(range(3), repeat=LENGTH)  # all 15 sentences of two words and END
@@ -83,20 +82,20 @@ def test_generator_loss_has_the_gradient_of_the_expected_reward(generator):
 
 def test_discriminator_loss_is_least_at_the_scores_that_its_docstring_names():
     counts = {"real": [8, 4, 3, 1], "fake": [1, 5, 5, 5], "wrong_relation": [1, 7, 7, 1]}  # of four sentences, of 16
-    p = {kind: torch.tensor(n, dtype=torch.double) / 16 for kind, n in counts.items()}
-    best = (p["real"].log() - (p["fake"] + w * p["wrong_relation"]).log()).requires_grad_()
+    real, fake, wrong = (torch.tensor(n, dtype=torch.double) / 16 for n in counts.values())
+    best = (real.log() - (fake + WRONG_RELATION_WEIGHT * wrong).log()).requires_grad_()
 
     def loss(scores):
         return discriminator_loss(**{kind: scores.repeat_interleave(torch.tensor(n)) for kind, n in counts.items()})
     gradient, = torch.autograd.grad(loss(best), best)
     assert gradient.abs().max() < 1e-12  # the loss is convex, so this is its minimum
-    assert best[3] < -math.log(w) < best[0]  # as common with wrong relations, however rarely generated
+    assert best[3] < -math.log(WRONG_RELATION_WEIGHT) < best[0]  # as common with wrong relations
 
 
 def test_verbalize_fills_both_slots_and_leaves_out_sentences_without_them():
-    table = Examples({"eats": [["[H]", " eats ", "[T]"]], "sees": [["the ", "[T]", " sees ", "[H]"], ["[H]", " sees"]]})
+    table = Examples({"eats": [["[H]", " eats ", "[T]"]], "sees": [["a ", "[T]", " sees ", "[H]"], ["[H]", " sees"]]})
     written = torch.tensor([[table.words.index(word) for word in row] for row in (
-        ["[H]", " eats ", "[T]", "", ""], ["[H]", " sees", "", "", ""], ["the ", "[T]", " sees ", "[H]", ""],
+        ["[H]", " eats ", "[T]", "", ""], ["[H]", " sees", "", "", ""], ["a ", "[T]", " sees ", "[H]", ""],
         ["[T]", " sees ", "[T]", "", ""])])
 
     def verbalized(rows, n):
@@ -105,5 +104,5 @@ def test_verbalize_fills_both_slots_and_leaves_out_sentences_without_them():
             return rows[torch.arange(len(relation)) % len(rows)]
         triples = [("Ada", "sees", "[H] & Co."), ("Bob", "is near", r"\1 Oslo")]  # the second has no example
         return verbalize(SimpleNamespace(sample=sample), table, triples, n, rng())
-    assert verbalized(written, 2) == ["Ada eats [H] & Co.", "the [H] & Co. sees Ada", *[r"Bob is near \1 Oslo."] * 2]
+    assert verbalized(written, 2) == ["Ada eats [H] & Co.", "a [H] & Co. sees Ada", *[r"Bob is near \1 Oslo."] * 2]
     assert verbalized(written[1::2], 1) == [r"Bob is near \1 Oslo."] and verbalized(written, 0) == []
