@@ -131,8 +131,7 @@ class GPT(nn.Module):
         tokens = torch.tensor([start] * B, device=self.wte.weight.device)  # (B, T)
         room = max(1, self.config.block_size - P - len(start))
         tokens = self.generate(tokens, min(max_new_tokens, room), prefix, eot, **sampling)  # (B, T + new)
-        rows = [row[1:row.index(eot, 1)] if eot in row[1:] else row[1:] for row in tokens.tolist()]
-        return [tokenizer.decode([token for token in row if token < eot]) for row in rows]
+        return [tokenizer.decode([token for token in row[1:] if token < eot]) for row in tokens.tolist()]
 
     @classmethod
     def from_pretrained(cls, source, dropout=0.0):

@@ -1,4 +1,4 @@
-"""What must be true of a Transformer block: who reads from whom, the formula, PyTorch's own layer. Start here."""
+"""What must be true of a Transformer block: which position reads from which, the formula, PyTorch's own layer. Start here."""
 
 import math
 
