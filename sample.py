@@ -36,6 +36,7 @@ sampling:
 """
 
 import codecs
+import math
 import re
 import sys
 from argparse import Namespace
@@ -55,30 +56,26 @@ from mingpt_mm.training import init_device, latest_run
 def chat(gpt, tokenizer, prefix, max_new_tokens, **sampling):
     """Answer each line of standard input, after the `prefix` (1, P, C) or None.
 
-    The dialogue stays in the key-value cache: a turn costs its own tokens only.
+    When the dialogue fills the context, its older part is forgotten.
     """
-    size, P, cache = gpt.config.block_size, 0 if prefix is None else prefix.size(1), None
+    room, dialogue = gpt.config.block_size - 1 - (0 if prefix is None else prefix.size(1)), []
     while True:
         try:
-            turn = tokenizer.encode_ordinary(re.sub(r"(?<=[.!?])$", "\n", input("> ").strip()))
-        except (EOFError, KeyboardInterrupt, RuntimeError):  # the last: standard input is closed
+            dialogue += tokenizer.encode_ordinary(re.sub(r"(?<=[.!?])$", "\n", input("> ").strip()))
+        except (EOFError, KeyboardInterrupt, RuntimeError, UnicodeError):  # closed, interrupted, or not text
             return print()
-        if P + len(turn) + 3 > size:  # with a token before it and two for the answer
-            print("(this line is too long)")
-            continue
-        if cache is None or cache[0].length + len(waiting + turn) + 2 > size:
-            print("(a new dialogue)")
-            cache, waiting, front = gpt.new_cache(size), [tokenizer.eot_token], prefix
-        tokens = torch.tensor([waiting + turn], device=gpt.wte.weight.device)  # (1, T)
+        if len(dialogue) + 2 > room:
+            dialogue = dialogue[-(room // 2):]
+        tokens = torch.tensor([[tokenizer.eot_token, *dialogue]], device=gpt.wte.weight.device)  # (1, T)
+        stream = gpt.stream(tokens, gpt.new_cache(gpt.config.block_size), prefix, **sampling)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a letter may take several tokens
-        for _, new in zip(range(max_new_tokens), gpt.stream(tokens, cache, front, **sampling)):
+        for _, new in zip(range(min(max_new_tokens, room - len(dialogue))), stream):
             piece = tokenizer.decode_bytes(new[0].tolist()) if new.item() < tokenizer.eot_token else b"\n"
-            # A token enters the cache with the next one; at the end of the answer or the context none waits.
-            waiting = [] if b"\n" in piece or cache[0].length + 1 == size else [new.item()]
-            if not waiting:
+            if b"\n" in piece:
                 break
+            dialogue.append(new.item())
             print(decoder.decode(piece), end="", flush=True)
-        front, waiting = None, waiting + tokenizer.encode_ordinary("\n")
+        dialogue += tokenizer.encode_ordinary("\n")
         print()
 
 
@@ -89,55 +86,48 @@ def main():
     device, _ = init_device(args.device)
     released = args.init and (GPT.from_pretrained(args.init).eval(), make_tokenizer("gpt2"), None)
     model, tokenizer, run = released or load_run(args.run or latest_run())
-    gpt, prompt = getattr(model.to(device), "gpt", model), args.prompt.strip()
-    shown = [(file, None) for file in args.image + args.video]
-    if gpt is model and (shown or args.data or args.ask or args.explain):
+    gpt, files, prompt = getattr(model.to(device), "gpt", model), args.image + args.video, args.prompt.strip()
+    choices = [choice.strip() for choice in args.choices.split("|") if choice.strip()]
+    if gpt is model and (files or args.data or args.ask or args.explain):
         raise UserError("this model knows text alone: use --prompt or --chat")
-    if gpt is not model and model.frames == 1 and any(Path(file).is_dir() for file, _ in shown):
+    if gpt is not model and model.frames == 1 and any(Path(file).is_dir() for file in files):
         raise UserError("this model sees single images: name files, or score a captioned folder with --data")
     sampling = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_k": args.top_k,
                 "top_p": args.top_p, "generator": torch.Generator(device).manual_seed(args.seed)}
-    if not (shown or prompt or args.choices or args.chat or args.data or gpt is model):
-        shown = [(row.path, row.captions) for row in split_rows(load_captions(run.data))[1][:6]]
-    shown = [(f, load_frames(f, model.frames, run.image_size)[None].to(device), right) for f, right in shown]
-
-    if args.chat:
-        chat(gpt, tokenizer, model.encode_images(shown[0][1]) if shown else None, **sampling)
-    elif args.data:
+    if args.data:
         data = CaptionDataset(load_captions(args.data), tokenizer, model.frames, run.image_size)
         run.eval_samples = len(data)
         for name, value in evaluate_captions(model, data, tokenizer, run, ablate=True)[0].items():
             print(f"{name} {value:.4g}")
-    elif args.choices:  # the most likely one first; a share is a softmax of the mean log-likelihoods
-        choices = [choice.strip() for choice in args.choices.split("|")]
-        if not all(choices):
-            raise UserError(f"--choices {args.choices}: write something on both sides of each |")
-        for path, pixels, _ in shown or [("", None, None)]:
-            print(end=f"{path}:\n" if path else "")
-            prefix = model.encode_images(pixels) if path else None  # (1, P, C)
+        return
+
+    asked = [(f"{file}: ", file, prompt, []) for file in files] or [("", None, prompt, [])]
+    if run and not (files or prompt or choices or args.chat):  # the run's own questions or validation images
+        rows = split_rows(load_captions(run.data))[1][:6] if gpt is not model else []
+        probes = load_probes(run.probes) if run.probes else []
+        asked = [(f"{row.path}: ", row.path, "", row.captions) for row in rows] or [
+            (f"{probe['group']}: ", None, probe["prompt"], [f"{probe['prompt']} {probe['answer']}"])
+            for probe in probes[::math.ceil(len(probes) / 9)]] or asked
+    for label, file, prompt, right in [row for row in asked for _ in range(args.num_samples)]:
+        pixels = load_frames(file, model.frames, run.image_size)[None].to(device) if file else None
+        prefix = model.encode_images(pixels) if file else None  # (1, P, C)
+        if args.chat:
+            chat(gpt, tokenizer, prefix, **sampling)
+        elif choices:  # the most likely one first; a share is a softmax of the mean log-likelihoods
             scores, _ = zip(*score_answers(gpt, tokenizer, [prompt] * len(choices), choices, prefix))
             shares = torch.tensor(scores).softmax(dim=0).tolist()
             for share, score, c in sorted(zip(shares, scores, choices), reverse=True):
-                print(f"{share:.4f}  {f'{prompt} {c}'.strip()}  (log-likelihood of a token {score:.3f})")
-    elif shown:
-        for path, pixels, right in [row for row in shown for _ in range(args.num_samples)]:
-            caption, = model.caption(pixels, tokenizer, prompt, **sampling)
-            note = f"  (right: {right[0]})" if right and caption not in right else "  (right)" * bool(right)
-            print(f"{path}: {caption}{note}")
+                print(f"{label}{share:.4f}  {prompt} {c}  (log-likelihood of a token {score:.3f})")
+        else:
+            text, = gpt.complete(tokenizer, prompt, prefix, **sampling)
+            end = "$" if file else r"(?!\w)"  # a text goes on after the answer
+            good = any(re.match(re.escape(answer) + end, text) for answer in right)
+            print(label + text + (f"  (right: {right[0]})" if right and not good else "  (right)" * good))
             if args.ask:  # in one context: [patches | caption. NAME TEXT ...]
-                question = f"{caption}. {caption.split(',')[0]} {args.ask}"
-                print(model.caption(pixels, tokenizer, question, **sampling)[0][len(caption) + 2:])
-            if args.explain:
-                plot_attention(args.explain, model, tokenizer, pixels, caption)
-    elif prompt or not run or not run.probes:
-        print(*(gpt.complete(tokenizer, prompt, **sampling)[0] for _ in range(args.num_samples)), sep="\n")
-    else:  # three questions of each group
-        probes = load_probes(run.probes)
-        for group in dict.fromkeys(probe["group"] for probe in probes):
-            for prompt, answer in [(p["prompt"], p["answer"]) for p in probes if p["group"] == group][:3]:
-                text, = gpt.complete(tokenizer, prompt, **sampling)
-                right = re.match(re.escape(f"{prompt} {answer}") + r"(?!\w)", text)
-                print(f"{group.replace('_', ' ')}: {text}  ({'right' if right else f'right: {answer}'})")
+                question = f"{text}. {text.split(',')[0]} {args.ask}"
+                print(gpt.complete(tokenizer, question, prefix, **sampling)[0][len(text) + 2:])
+            if args.explain and file:
+                plot_attention(args.explain, model, tokenizer, pixels, text)
 
 
 if __name__ == "__main__":

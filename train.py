@@ -46,7 +46,7 @@ multimodal:
   --frames=4                 frames of each video that the model sees
   --image_size=64            height and width in pixels to which images are resized
   --vit=                     start from google/vit-base-patch16-224, a folder or a file
-  --freeze ...               parts that do not learn: gpt, vit
+  --freeze=gpt|vit ...       parts that do not learn
   --connector_lr_factor=1.0  factor on the connector's learning rate
 
 new ViT:
@@ -66,23 +66,19 @@ Letters: B batch, T tokens, V vocabulary size, L words in a sentence.
 import copy
 import sys
 from argparse import Namespace
-from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam, AdamW
 
 from mingpt_mm import GPT, GPTConfig, MultimodalGPT, ViT, ViTConfig
 from mingpt_mm.console import RANK, WORLD_SIZE, UserError, parse_options, run_command
-from mingpt_mm.data.castle import world_folder
+from mingpt_mm.data import castle, story
 from mingpt_mm.data.datasets import (CaptionDataset, TextDataset, load_captions, load_documents, load_probes,
                                      load_triples, make_loader, split_documents, split_rows)
-from mingpt_mm.data.story import story_folder
 from mingpt_mm.data.tokenizer import make_tokenizer, train_bpe
 from mingpt_mm.evaluation import evaluate_captions, evaluate_facts
 from mingpt_mm.graph.alignment import Examples, align, hard_negatives
@@ -111,21 +107,20 @@ def parse_args(argv):
         folder = Path(given["out"]) if "out" in given else latest_run()
         checkpoint = load_checkpoint(folder / "last.pt")
         print(f"resuming {folder} from step {checkpoint['step']}")
-        args = Namespace(**(vars(checkpoint["args"]) | given | {"out": str(folder)}))
+        args = Namespace(**(checkpoint["args"] | given | {"out": str(folder)}))
         return args, checkpoint if "model" in checkpoint else None
     released = "init" in given and not Path(given["init"], "last.pt").exists()
     for name in (loop, given.get("world"), "vit" in given and "vit", released and "released"):
         args |= DEFAULTS.get(name, {})
     args = Namespace(loop=loop, **(args | given))
-    args.out = args.out or next(name for i in count(1) if not Path(name := f"runs/{loop}-{i}").exists())
+    args.out = args.out or next(name for i in range(1, 9999) if not Path(name := f"runs/{loop}-{i}").exists())
     if RANK == 0 and Path(args.out, "last.pt").exists():
         raise UserError(f"--out {args.out}: holds a run; continue it with --resume, or name another folder")
-    if set(args.freeze) - {"gpt", "vit"}:
-        raise UserError(f"--freeze {' '.join(args.freeze)}: name gpt, vit or both")
     if loop == "multimodal":
-        args.data = args.data or str(world_folder(args.world, args.seed))
+        args.data = args.data or str(
+            castle.world_folder(f"runs/{args.world}-{args.seed}", castle.write_world, args.world, args.seed))
     elif not args.text:
-        folder = story_folder(args.seed)
+        folder = castle.world_folder(f"runs/story-{args.seed}", story.write_story, args.seed)
         args.text, args.kg, args.probes = [f"{folder}/text.txt"], f"{folder}/kg.tsv", f"{folder}/probes.jsonl"
     elif args.sentences and not args.kg:
         raise UserError("--text: name its graph with --kg, or learn from the text alone with --sentences 0")
@@ -143,17 +138,18 @@ def load_model(args, checkpoint, texts):
         gpt, tokenizer = restore(run | {"gpt": run["gpt"] | {"dropout": args.dropout}})
         gpt = getattr(gpt, "gpt", gpt)
     else:
-        gpt, tokenizer = GPT.from_pretrained(args.init, args.dropout), make_tokenizer("gpt2")
+        gpt, tokenizer = GPT.from_pretrained(args.init, dropout=args.dropout), make_tokenizer("gpt2")
     if gpt.config.vocab_size < tokenizer.n_vocab:
         raise UserError(f"--init {args.init}: {gpt.config.vocab_size:,} tokens, fewer than GPT-2's tokenizer")
-    vars(args).update(asdict(gpt.config))
+    vars(args).update(vars(gpt.config))
     return gpt, tokenizer
 
 
-def train_model(args, checkpoint, model, tokenizer, loaders, evaluate, logger, autocast, synthetic=None):
+def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, logger, autocast, synthetic=()):
     """The training loop: in each step an update on a batch of each of `loaders` {name of its loss: batches}.
 
-    evaluate: a function (ablate) -> (metrics, samples to plot). synthetic: the sentences of the GAN.
+    evaluate: a function (model, validation `data`, tokenizer, args, ablate) -> (metrics, captions).
+    synthetic: the sentences of the GAN.
     """
     start, folder, images = 0, Path(args.out), args.loop == "multimodal"
     forward = torch.compile(model.train()) if args.compile else model.train()
@@ -170,13 +166,13 @@ def train_model(args, checkpoint, model, tokenizer, loaders, evaluate, logger, a
             state = args, step, model, optimizer, tokenizer, [*logger.events], synthetic
             save_checkpoint(folder / "last.pt", *state)  # before the evaluation: a crash there costs nothing
             with autocast:
-                metrics, samples = evaluate(ablate=False)
+                metrics, captions = evaluate(model, data, tokenizer, args)
             logger.log("eval", step, **metrics)
             evals = [event for event in logger.events if event["event"] == "eval"]
             scores = [(event.get("exact_match", event["step"]), -event["val_loss"]) for event in evals]
             if scores[-1] == max(scores):  # of a text model the last: facts are learned when the loss is flat
                 save_checkpoint(folder / "best.pt", *state)
-            plot_run(folder / "progress.png", logger.events, samples)
+            plot_run(folder / "progress.png", logger.events, caption_samples(data, captions))
         if step == args.steps:
             break
 
@@ -188,7 +184,7 @@ def train_model(args, checkpoint, model, tokenizer, loaders, evaluate, logger, a
                 logits = forward(pixels, tokens) if images else forward(tokens)  # (B, T, V)
                 losses[name] = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
             losses[name].backward()
-            grad_norm = clip_grad_norm_(model.parameters(), args.grad_clip)
+            grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)
             optimizer.step()
             optimizer.zero_grad()
         logger.step(step + 1, len(loaders) * tokens.numel(), **losses, grad_norm=grad_norm)
@@ -197,8 +193,8 @@ def train_model(args, checkpoint, model, tokenizer, loaders, evaluate, logger, a
         best = load_checkpoint(folder / "best.pt")
         model.load_state_dict(best["model"])
         with autocast:
-            metrics, samples = evaluate(ablate=True)
-        plot_run(folder / "progress.png", logger.events, samples)
+            metrics, captions = evaluate(model, data, tokenizer, args, ablate=True)
+        plot_run(folder / "progress.png", logger.events, caption_samples(data, captions))
         logger.finish(best["step"], metrics)
 
 
@@ -236,11 +232,8 @@ def train_multimodal(args, checkpoint):
         loaders["text_loss"] = make_loader(texts.cut(args.block_size), args, device, checkpoint, 1)
         loaders["image_text_loss"] = make_loader(behind, args, device, checkpoint, 2)
 
-    def evaluate(ablate):
-        metrics, captions = evaluate_captions(model, val_data, tokenizer, args, ablate)
-        return metrics, caption_samples(val_data, captions)
-
-    train_model(args, checkpoint, model, tokenizer, loaders, evaluate, Logger(args, checkpoint), autocast)
+    logger = Logger(args, checkpoint)
+    train_model(args, checkpoint, model, tokenizer, loaders, val_data, evaluate_captions, logger, autocast)
 
 
 def train_gan(args, documents, triples, logger):
@@ -309,7 +302,7 @@ def train_adversarial(args, checkpoint):
     triples = load_triples(args.kg) if args.kg else []
     probes = load_probes(args.probes) if args.probes else []
     model, tokenizer = load_model(args, checkpoint, documents)
-    texts, val_texts = TextDataset(documents, tokenizer), TextDataset(val_documents, tokenizer)
+    texts, data = TextDataset(documents, tokenizer), (TextDataset(val_documents, tokenizer), probes)
 
     logger = Logger(args, checkpoint)
     synthetic = checkpoint["synthetic"] if checkpoint else train_gan(args, documents, triples, logger)
@@ -324,8 +317,7 @@ def train_adversarial(args, checkpoint):
     second = TextDataset(synthetic or documents, tokenizer)  # text alone takes as many steps
     loaders = {"loss": make_loader(texts.cut(args.block_size), args, device, checkpoint),
                "synthetic_loss": make_loader(second.cut(args.block_size), args, device, checkpoint, 1)}
-    train_model(args, checkpoint, gpt, tokenizer, loaders, lambda ablate: (
-        evaluate_facts(gpt, val_texts, probes, tokenizer, args), ()), logger, autocast, synthetic)
+    train_model(args, checkpoint, gpt, tokenizer, loaders, data, evaluate_facts, logger, autocast, synthetic)
 
 
 def main():
@@ -336,8 +328,7 @@ def main():
             args.out = scratch if RANK else args.out
             {"multimodal": train_multimodal, "adversarial": train_adversarial}[args.loop](args, checkpoint)
     except KeyboardInterrupt:
-        print(f"interrupted; continue with: python train.py --resume --out {args.out}")
-        sys.exit(130)
+        sys.exit(f"interrupted; continue with: python train.py --resume --out {args.out}")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ def fail(message):
 def parse_options(text, argv, groups):
     """({option: default}, {option: value}): what `text`, a command's help, declares, and what `argv` gives.
 
-    A group of options has a title like "run:". Its lines are "  --name=DEFAULT", "  --name=DEFAULT|CHOICE",
-    "  --name ..." for a list or "  --name" for a switch, and what it does. The default tells the type.
+    A group of options has a title like "run:". Its lines are "  --name=DEFAULT", "  --name=CHOICE|CHOICE" or
+    "  --name" for a switch, and what it does; " ..." makes a list. The default, the first choice, tells the
+    type.
 
     Numbers are at least 0; dropout and top_p are at most 1. An integer is at least 1 if its default is, but
     warm-up, GAN steps and sentences may be 0. `argv` holds options of `groups`, with underscores or hyphens.
@@ -30,11 +31,13 @@ def parse_options(text, argv, groups):
     defaults, parser = {}, argparse.ArgumentParser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.format_help, parser.error = lambda: text, fail
     for title, lines in re.findall(r"^([\w ]+):\n((?:  --.*\n)+)", text, re.MULTILINE):
-        for name, form, first in re.findall(r"^  --(\w+)( \.\.\.|=([^\s|]*)\S*)?", lines, re.MULTILINE):
-            defaults[name] = (int, float)["." in first](first) if first[:1].isdigit() else first
-            how = {"type": type(defaults[name]), "choices": form[1:].split("|") if "|" in form else None}
-            if not form.startswith("="):
-                defaults[name], how = ([], {"nargs": "+"}) if form else (False, {"action": "store_true"})
+        for name, form, more in re.findall(r"^  --(\w+)(=\S*)?( \.\.\.)?", lines, re.MULTILINE):
+            first, *others = form[1:].split("|")
+            default = (int, float)["." in first](first) if first[:1].isdigit() else first
+            how = {"type": type(default), "choices": [first, *others] if others else None}
+            if more or not form:
+                default, how = ([], how | {"nargs": "+"}) if more else (False, {"action": "store_true"})
+            defaults[name] = default
             if title in groups:
                 parser.add_argument(*sorted({f"--{name}", f"--{name.replace('_', '-')}"}), **how)
     for name, value in (given := vars(parser.parse_args(argv))).items():
@@ -49,18 +52,16 @@ def progress(items, what):
     """Yield `items`; every five seconds print the time left."""
     start = shown = time.perf_counter()
     for i, item in enumerate(items):
-        now = time.perf_counter()
-        if now - shown > 5:
-            print(f"{what}: {i:,} of {len(items):,}, {(now - start) / i * (len(items) - i):,.0f} s left")
-            shown = now
+        if time.perf_counter() > shown + 5:
+            shown = time.perf_counter()
+            print(f"{what}: {i:,} of {len(items):,}, {(shown - start) / i * (len(items) - i):,.0f} s left")
         yield item
 
 
 def run_command(main):
     """Call `main()`; an error that the user can fix ends the program with one line and exit status 2."""
-    for stream in filter(None, (sys.stdin, sys.stdout, sys.stderr)):
-        # Escape what the console's encoding lacks; show each line at once, also in a pipe.
-        stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    # Escape what the console's encoding lacks; show each line at once, also in a pipe.
+    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         main()
     except (UserError, OSError, MemoryError, RuntimeError) as error:

@@ -75,13 +75,14 @@ def score_answers(gpt, tokenizer, prompts, answers, prefix=None):
 
 
 @torch.no_grad()
-def evaluate_facts(gpt, dataset, probes, tokenizer, args):
-    """Metrics of a text model: the loss of a token of the TextDataset `dataset` (val_loss) and perplexity.
+def evaluate_facts(gpt, data, tokenizer, args, ablate=False):
+    """(metrics, no captions) of a text model on `data`, a TextDataset and probes.
 
-    Also the share of answers of each group of `probes` that greedy decoding writes (recall_GROUP).
+    Metrics are the loss of a token (val_loss), perplexity, and for each group of probes the share of answers
+    that greedy decoding writes (recall_GROUP). Nothing is ablated.
     """
     gpt.eval()
-    sums, groups = Counter(), defaultdict(list)
+    (dataset, probes), sums, groups = data, Counter(), defaultdict(list)
     for _, _, tokens, targets in first_batches(dataset, args, gpt.wte.weight.device):
         sums.update(loss=token_losses(gpt(tokens), targets).sum().item(), n=(targets != IGNORE).sum().item())
     scores = score_answers(gpt, tokenizer, *([row[key] for row in probes] for key in ("prompt", "answer")))
@@ -89,4 +90,5 @@ def evaluate_facts(gpt, dataset, probes, tokenizer, args):
         groups[f"recall_{probe['group']}"].append(greedy)
     gpt.train()
     loss = sums["loss"] / sums["n"]
-    return {"val_loss": loss, "perplexity": math.exp(loss)} | {k: sum(v) / len(v) for k, v in groups.items()}
+    recall = {group: sum(right) / len(right) for group, right in groups.items()}
+    return {"val_loss": loss, "perplexity": math.exp(loss)} | recall, []

