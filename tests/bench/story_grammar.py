@@ -68,8 +68,8 @@ def measure_run(out):
     """`evaluate_synthetic` of the adversarial run in the folder `out`; nothing if it has no synthetic sentences."""
     args, text = load_checkpoint(out / "last.pt")["args"], (out / "synthetic.txt").read_text(encoding="utf-8")
     sentences = [sentence.strip() for sentence in text.split("\n\n") if sentence.strip()]
-    triples = load_triples(out.parent / args.kg)  # of the built-in story: relative to where the run was started
-    return evaluate_synthetic(sentences, triples, args.sentences) if sentences else {}
+    triples = load_triples(out.parent / args["kg"])  # of the built-in story: relative to where the run was started
+    return evaluate_synthetic(sentences, triples, args["sentences"]) if sentences else {}
 
 
 def main():

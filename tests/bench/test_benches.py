@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,17 @@ def test_help_of_a_bench_says_what_it_measures(name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         module.main()
     assert stop.value.code == 0 and module.__doc__.split("\n")[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name, options, columns", [
+    ("adversarial", "--variants GAN -- TINY", {"recall_graph_only", "perplexity", "faithfulness"}),
+    ("facts", "--story 'TINY' -- --steps 1 --eval_samples 2", {"exact_match", "context_stated", "blank_graph_only"})])
+def test_a_bench_runs_train_py_and_measures_what_its_table_shows(name, options, columns, monkeypatch, tmp_path):
+    tiny = "--gan_warmup 2 --gan_steps 1 --sentences 1 --steps 2 --n_layer 1 --n_embd 16"
+    argv = shlex.split(options.replace("TINY", tiny))
+    monkeypatch.setattr(sys, "argv", [name, "--seeds", "1", "--json", str(tmp_path / "json"), *argv])
+    importlib.import_module(f"tests.bench.{name}").main()
+    assert all(columns <= records[0].keys() for records in json.loads((tmp_path / "json").read_text()).values())
 
 
 def test_parser_finds_exactly_the_stated_facts_in_a_story(story):
