@@ -23,7 +23,7 @@ task:
   --prompt=             text to continue; with --image the beginning of the caption
   --choices=            rank these continuations of the prompt, separated by "|"
   --ask=                after the caption continue NAME TEXT; NAME is the caption up to its comma
-  --explain=            draw where each word attends on the image to this PNG file
+  --explain=            draw where each token attends on the image to this PNG file
   --chat                answer each line of standard input; with --image about the image
 
 sampling:

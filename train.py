@@ -7,8 +7,9 @@
     python train.py adversarial --text FILE --kg FILE.tsv
     python train.py --resume                     continue the newest run, also with other options of "run"
 
-The run's folder gets last.pt, best.pt, log.jsonl and progress.png. The lines below declare the options with
-their defaults.
+The run's folder gets last.pt, best.pt, log.jsonl and progress.png, and in adversarial runs the GPT's texts,
+text.txt and synthetic.txt. The lines below declare the options with their defaults; DEFAULTS, in train.py,
+holds those that differ for some runs.
 
 run:
   --out=                     folder of the run; else the next free number under runs/
@@ -28,14 +29,14 @@ run:
   --compile                  torch.compile the model: slow start, fast steps on a GPU
 
 model:
-  --init=                    start from gpt2 to gpt2-xl, distilgpt2, a folder, a file or a run
+  --init=                    start from gpt2 to gpt2-xl, distilgpt2, a folder, a file, or the GPT of a run
   --dropout=0.0              dropout of the GPT
   --text ...                 text files, documents separated by blank lines
 
 new GPT:
   --tokenizer=bpe|gpt2       byte-pair encoding of the run's own text, or GPT-2's
   --vocab_size=512           tokens of a new bpe, at most
-  --block_size=0             positions of image and text together; 0: what the data need
+  --block_size=0             positions of image and text together; 0: fit the data, 64 to 1,024
   --n_layer=1                Transformer blocks
   --n_head=3                 attention heads, also of a new ViT
   --n_embd=96                embedding width, also of a new ViT
@@ -47,7 +48,7 @@ multimodal:
   --image_size=64            height and width in pixels to which images are resized
   --vit=                     start from google/vit-base-patch16-224, a folder or a file
   --freeze=gpt|vit ...       parts that do not learn
-  --connector_lr_factor=1.0  factor on the connector's learning rate
+  --connector_lr_factor=1.0  factor on the learning rate of the connector and the frame embeddings
 
 new ViT:
   --patch_size=16            height and width of a patch
@@ -56,11 +57,11 @@ new ViT:
 adversarial:
   --kg=                      knowledge graph of --text, head<TAB>relation<TAB>tail on each line
   --probes=                  questions, {"prompt", "answer", "group"} on each line
-  --sentences=40             synthetic sentences for each triple; with 0 the text alone
+  --sentences=40             synthetic sentences for each triple, at most; with 0 the text alone
   --gan_warmup=1000          steps of the generator by maximum likelihood
   --gan_steps=800            adversarial steps; with 0 maximum likelihood alone
 
-Letters: B batch, T tokens, V vocabulary size, L words in a sentence.
+Letters: B batch, T tokens, V vocabulary size, L words in a sentence, R relations.
 """
 
 import copy
@@ -116,6 +117,8 @@ def parse_args(argv):
     args.out = args.out or next(name for i in range(1, 9999) if not Path(name := f"runs/{loop}-{i}").exists())
     if RANK == 0 and Path(args.out, "last.pt").exists():
         raise UserError(f"--out {args.out}: holds a run; continue it with --resume, or name another folder")
+    if "gpt" in args.freeze and args.text:
+        raise UserError("--freeze gpt: a GPT that does not learn cannot learn the --text")
     if loop == "multimodal":
         args.data = args.data or str(
             castle.world_folder(f"runs/{args.world}-{args.seed}", castle.write_world, args.world, args.seed))
@@ -153,10 +156,10 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
     """
     start, folder, images = 0, Path(args.out), args.loop == "multimodal"
     forward = torch.compile(model.train()) if args.compile else model.train()
+    optimizer = AdamW(parameter_groups(model, args), betas=(0.9, 0.95), fused=True)
     if WORLD_SIZE > 1:  # a batch of text leaves the ViT without a gradient
         forward = DistributedDataParallel(forward, find_unused_parameters=images and len(loaders) > 1)
-    optimizer = AdamW(parameter_groups(model, args), betas=(0.9, 0.95), fused=True)
-    if checkpoint:  # the groups' own settings stay as they are now
+    if checkpoint:  # weight decay and factor of a group come from the options
         start, groups = checkpoint["step"], optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.n_vocab:,} tokens")
@@ -170,13 +173,13 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
             logger.log("eval", step, **metrics)
             evals = [event for event in logger.events if event["event"] == "eval"]
             scores = [(event.get("exact_match", event["step"]), -event["val_loss"]) for event in evals]
-            if scores[-1] == max(scores):  # of a text model the last: facts are learned when the loss is flat
+            if scores[-1] == max(scores):  # a text model has no exact match: its best is the last
                 save_checkpoint(folder / "best.pt", *state)
             plot_run(folder / "progress.png", logger.events, caption_samples(data, captions))
         if step == args.steps:
             break
 
-        set_step(optimizer, step, args)  # learning rate and seed depend on (seed, step) alone: exact resume
+        set_step(optimizer, step, args)  # learning rate and seed are functions of the step: exact resume
         losses = {}
         for name, batches in loaders.items():
             pixels, tokens, targets = next(batches)
@@ -229,8 +232,8 @@ def train_multimodal(args, checkpoint):
     if documents:  # alone, and behind an image and its caption: [patches | caption. document]
         behind = CaptionDataset(rows, tokenizer, args.frames, args.image_size, TextDataset(
             [f" {document}" for document in documents], tokenizer), args.block_size - prefix)
-        loaders["text_loss"] = make_loader(texts.cut(args.block_size), args, device, checkpoint, 1)
-        loaders["image_text_loss"] = make_loader(behind, args, device, checkpoint, 2)
+        loaders["text_loss"] = make_loader(texts.cut(args.block_size), args, device, checkpoint, stream=1)
+        loaders["image_text_loss"] = make_loader(behind, args, device, checkpoint, stream=2)
 
     logger = Logger(args, checkpoint)
     train_model(args, checkpoint, model, tokenizer, loaders, val_data, evaluate_captions, logger, autocast)
@@ -239,7 +242,7 @@ def train_multimodal(args, checkpoint):
 def train_gan(args, documents, triples, logger):
     """Synthetic sentences for the graph `triples`, in wordings that a GAN learns from `documents`.
 
-    The result depends on the seed, the documents and the triples alone.
+    The result is a function of the options, the documents and the triples: a resumed run repeats it.
     """
     if not args.sentences:
         return []
@@ -253,7 +256,7 @@ def train_gan(args, documents, triples, logger):
     g_optimizer = Adam(G.parameters(), 1.2e-3, betas=(0.5, 0.99))
     d_optimizer = Adam(D.parameters(), 1e-3, betas=(0.5, 0.99))
     print(f"{len(examples.rows):,} sentences are examples of {R} relations, in {len(examples.words):,} words")
-    logger.begin(0, args.gan_warmup + args.gan_steps * (R > 1))  # a single relation has no wrong one
+    logger.begin(0, args.gan_warmup + (args.gan_steps if R > 1 else 0))  # a single relation has no wrong one
     for step in range(1, logger.total + 1):
         if step <= args.gan_warmup:  # maximum likelihood
             relation = torch.randint(R, (64,), generator=rng)
@@ -314,9 +317,9 @@ def train_adversarial(args, checkpoint):
     gpt = model or GPT(GPTConfig(
         args.block_size, tokenizer.n_vocab, args.n_layer, args.n_head, args.n_embd, args.dropout))
     gpt.to(device)
-    second = TextDataset(synthetic or documents, tokenizer)  # text alone takes as many steps
+    second = TextDataset(synthetic or documents, tokenizer)  # the text alone takes as many updates
     loaders = {"loss": make_loader(texts.cut(args.block_size), args, device, checkpoint),
-               "synthetic_loss": make_loader(second.cut(args.block_size), args, device, checkpoint, 1)}
+               "synthetic_loss": make_loader(second.cut(args.block_size), args, device, checkpoint, stream=1)}
     train_model(args, checkpoint, gpt, tokenizer, loaders, data, evaluate_facts, logger, autocast, synthetic)
 
 

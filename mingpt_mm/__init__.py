@@ -4,5 +4,3 @@ from mingpt_mm.model.gpt import GPT, GPTConfig
 from mingpt_mm.model.multimodal import MultimodalGPT
 from mingpt_mm.model.vit import ViT, ViTConfig
 from mingpt_mm.training import load_run
-
-__all__ = ["GPT", "GPTConfig", "MultimodalGPT", "ViT", "ViTConfig", "load_run"]

@@ -40,8 +40,8 @@ def token_losses(logits, targets):
 def evaluate_captions(model, dataset, tokenizer, args, ablate=False):
     """(metrics, captions) on the first rows of the CaptionDataset `dataset`.
 
-    Metrics are the loss of a token (val_loss) and the share of captions that are right to the last letter
-    (exact_match); with `ablate` also both for each of `ablations`.
+    Metrics are the mean loss of a token (val_loss) and the share of captions that are right to the last
+    letter (exact_match); with `ablate` also both for each of `ablations`.
     """
     model.eval()
     sums, count, captions = Counter(), 0, []
@@ -58,9 +58,9 @@ def evaluate_captions(model, dataset, tokenizer, args, ablate=False):
 
 @torch.no_grad()
 def score_answers(gpt, tokenizer, prompts, answers, prefix=None):
-    """For each answer after its prompt: (log-likelihood of a token, whether greedy decoding writes it).
+    """For each answer after its prompt: (mean log-likelihood of a token, whether greedy decoding writes it).
 
-    Prompts and answers are strings with a space between them. prefix (1, P, C): see `GPT.forward`.
+    Prompts and answers are strings; a space is put between them. prefix (1, P, C): see `GPT.forward`.
     """
     rows, scores, device = [], [], gpt.wte.weight.device
     for prompt, answer in zip(prompts, answers):
@@ -78,14 +78,14 @@ def score_answers(gpt, tokenizer, prompts, answers, prefix=None):
 def evaluate_facts(gpt, data, tokenizer, args, ablate=False):
     """(metrics, no captions) of a text model on `data`, a TextDataset and probes.
 
-    Metrics are the loss of a token (val_loss), perplexity, and for each group of probes the share of answers
-    that greedy decoding writes (recall_GROUP). Nothing is ablated.
+    Metrics are the mean loss of a token (val_loss), perplexity, and for each group of probes the share of
+    answers that greedy decoding writes (recall_GROUP). Nothing is ablated.
     """
     gpt.eval()
     (dataset, probes), sums, groups = data, Counter(), defaultdict(list)
     for _, _, tokens, targets in first_batches(dataset, args, gpt.wte.weight.device):
         sums.update(loss=token_losses(gpt(tokens), targets).sum().item(), n=(targets != IGNORE).sum().item())
-    scores = score_answers(gpt, tokenizer, *([row[key] for row in probes] for key in ("prompt", "answer")))
+    scores = score_answers(gpt, tokenizer, [p["prompt"] for p in probes], [p["answer"] for p in probes])
     for probe, (_, greedy) in zip(probes, scores):
         groups[f"recall_{probe['group']}"].append(greedy)
     gpt.train()

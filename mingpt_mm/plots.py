@@ -17,7 +17,7 @@ FONT = ImageFont.load_default(14)
 # {title: values in the log}; losses have a logarithmic axis, shares one from 0 to 1
 CHARTS = {"loss": {"loss", "synthetic_loss", "text_loss", "image_text_loss", "val_loss"},
           "share right": {"exact_match", "recall_stated", "recall_graph_only", "recall_neither"},
-          "share taken for real by the discriminator": {"D(x)", "D(G(z))"}}
+          "the discriminator's probability of real": {"D(x)", "D(G(z))"}}
 
 
 def make_grid(pixels):
@@ -29,7 +29,7 @@ def make_grid(pixels):
 
 
 def caption_samples(dataset, captions):
-    """Six samples for `plot_run`: `captions` of `dataset`, green if right, else red with a right one."""
+    """Six samples, or fewer,: `captions` of `dataset`, green if right, else red with the right one."""
     samples = []
     for i, said in [*enumerate(captions)][::math.ceil(len(captions) / 6) or 1]:
         right = dataset.rows[i].captions
@@ -73,8 +73,9 @@ def plot_run(path, events, samples=(), across=6):
 
 @torch.no_grad()
 def plot_attention(path, model, tokenizer, pixels, caption):
-    """Draw where each word of `caption` attends on the image `pixels` (1, F, 3, S, S): for each block, darker
-    patches had less attention (mean of the heads) when the word was chosen.
+    """Draw where each token of `caption` attends on the image `pixels` (1, F, 3, S, S).
+
+    For each block, darker patches had less attention (mean of the heads) when the token was chosen.
 
     Attention tells where the model reads, not what it makes of it (Attention is not Explanation, Jain and
     Wallace, 2019). scaled_dot_product_attention returns its weights if the values are the identity matrix.
@@ -88,10 +89,10 @@ def plot_attention(path, model, tokenizer, pixels, caption):
         qkv = block.attn.c_attn(block.ln_1(x)).unflatten(2, (3, block.attn.n_head, -1))  # (1, N, 3, nh, hs)
         q, k, _ = qkv.permute(2, 0, 3, 1, 4)  # (1, nh, N, hs)
         weights = F.scaled_dot_product_attention(q, k, identity, is_causal=True)  # (1, nh, N, N)
-        for token, light in zip(tokens[1:], weights[0].mean(dim=0)[P:, :P]):  # a row chooses the next token
-            label = f"{tokenizer.decode([token])} ({light.sum():.0%}, block {i})"
-            light = light.view(model.frames, 1, math.isqrt(P // model.frames), -1)  # (F, 1, h, h)
-            light = F.interpolate(light / light.max(), pixels.shape[-2:])  # (F, 1, S, S)
+        for token, shares in zip(tokens[1:], weights[0].mean(dim=0)[P:, :P]):  # a row chooses the next token
+            label = f"{tokenizer.decode([token])} ({shares.sum():.0%}, block {i})"
+            shares = shares.view(model.frames, 1, math.isqrt(P // model.frames), -1)  # (F, 1, h, h)
+            light = F.interpolate(shares / shares.max(), pixels.shape[-2:])  # (F, 1, S, S)
             samples.append((make_grid((pixels[0] * (0.3 + 0.7 * light)).byte()), label, INK))
         x = block(x)
     plot_run(path, [], samples, across=9)

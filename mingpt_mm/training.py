@@ -54,14 +54,14 @@ def get_lr(step, args):
 
 
 def set_step(optimizer, step, args):
-    """Set the learning rate and the random seed, functions of (seed, step) alone: resume is exact."""
+    """Set learning rate and random seed, functions of the options and `step`, so that resume is exact."""
     torch.manual_seed(hash((args.seed, step, RANK)))
     for group in optimizer.param_groups:
         group["lr"] = group["factor"] * get_lr(step, args)
 
 
 def save_checkpoint(path, args, step, model, optimizer, tokenizer, events, synthetic=None):
-    """Save all that a resume and `load_run` need after `step` steps: whole, or the old file stays.
+    """Save all that a resume and `load_run` need after `step` steps, atomically.
 
     synthetic: the sentences of the GAN.
     """
@@ -107,13 +107,16 @@ def latest_run(root="runs"):
 
 
 class Logger:
-    """`log.jsonl`, one event on each line, also printed. A resumed run drops events after its checkpoint."""
+    """`log.jsonl`, one event on each line, also printed. A resumed run drops events after its checkpoint.
+
+    A new run also gets a `last.pt` of step 0 without weights, from which it can be resumed.
+    """
 
     def __init__(self, args, checkpoint):
         self.args, self.events, self.sums = args, checkpoint["events"] if checkpoint else [], Counter()
         self.start = self.since = time.perf_counter() - (self.events[-1]["seconds"] if self.events else 0)
         Path(args.out).mkdir(parents=True, exist_ok=True)
-        if checkpoint is None:  # from here on the run can be resumed
+        if checkpoint is None:
             torch.save({"args": vars(args), "step": 0}, Path(args.out, "last.pt"))
         self.file = open(Path(args.out, "log.jsonl"), "w", buffering=1)
         self.file.writelines(json.dumps(event) + "\n" for event in self.events)
@@ -130,7 +133,7 @@ class Logger:
         now = self.since = time.perf_counter()
         numbers = {k: v for k, v in values.items() if k != "sentences"} | {"seconds": now - self.start}
         if not all(map(math.isfinite, numbers.values())):
-            raise UserError(f"step {step}: the loss is not finite; lower --learning_rate; last.pt is intact")
+            raise UserError(f"step {step}: a loss is not finite; lower --learning_rate; last.pt is kept")
         self.events.append({"event": event, "step": step} | values | numbers)
         self.file.write(json.dumps(self.events[-1]) + "\n")
         left = (now - self.began) / max(1, step - self.first) * (self.total - step)

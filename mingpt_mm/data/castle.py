@@ -43,7 +43,7 @@ DIRECTIONS = {"flies left": (-1, 0), "flies right": (1, 0), "flies up": (0, -1),
 def draw_image(things, gray):
     """A PIL image of `things`, each ("red bat", x, y, radius) in pixels, on a background of that gray level.
 
-    Mid-gray (128) is 0 for ViT. Empty patches must be near zero, or they drown positions and shapes.
+    Mid-gray (128) is 0 for ViT. Empty patches must be near zero, or they outweigh positions and shapes.
     """
     scale = 4  # drawn four times as large and averaged down, for soft edges
     image = Image.new("RGB", (SIZE * scale, SIZE * scale), (gray,) * 3)

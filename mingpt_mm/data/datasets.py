@@ -1,7 +1,7 @@
 """Captioned images and videos, texts, graphs and probes: files to batches.
 
-All checks of the user's files are in the `load_*` functions. A batch is a function of (seed, step) alone,
-which makes a run repeatable and a resumed run exact.
+All checks of the user's files are made when they are loaded. A batch is a function of seed and step, which
+makes a run repeatable and a resumed run exact.
 
 Letters: B batch, T tokens of the longest row in the batch, F frames, S height and width in pixels.
 """
@@ -69,7 +69,7 @@ def load_captions(folder):
 
 
 def split_rows(rows):
-    """(training rows, validation rows); without a "val" split every tenth training row is held out."""
+    """(training rows, validation rows); without a "val" split every tenth is held out. "test" is left out."""
     train, val = ([row for row in rows if row.split in names] for names in ((None, "train"), ("val",)))
     return (train, val) if train and val else split_documents(train)
 
@@ -125,7 +125,7 @@ def load_frames(path, frames, size):
     files = [file for file in path.glob("[!.]*") if file.suffix.lower() in Image.registered_extensions()]
     files.sort(key=lambda file: re.sub(r"\d+", lambda digits: digits[0].zfill(20), file.name))
     for file in files if path.is_dir() else [path]:
-        try:  # in one forward pass: decoders keep a state
+        try:  # read frames from front to back once: decoders keep a state
             with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
                 image.seek(0)  # EOFError for Photoshop files, whose frames are layers
                 for i, frame in enumerate(ImageSequence.Iterator(image)):
@@ -155,7 +155,7 @@ class TextDataset(Dataset):
         self.longest = max(map(len, self.pieces), default=1) - 1  # positions
 
     def cut(self, block_size):
-        """Cut documents of more than `block_size` positions into pieces."""
+        """Cut documents of more than `block_size` positions into pieces, in place; return the dataset."""
         self.pieces = [p[i:i + block_size + 1] for p in self.pieces for i in range(0, len(p) - 1, block_size)]
         return self
 
@@ -167,7 +167,7 @@ class TextDataset(Dataset):
 
 
 class CaptionDataset(Dataset):
-    """Captioned images or videos, tokenized at once and decoded when first used.
+    """Captioned images or videos, tokenized here and decoded when first used.
 
     With `documents`, a TextDataset, a row is "caption. document" with targets on the document only; `room` is
     the number of positions behind the image.
@@ -184,8 +184,8 @@ class CaptionDataset(Dataset):
 
     def __getitem__(self, key):
         i, draw = key  # a random number chooses among the captions and the documents
-        other, draw = divmod(draw, len(self.texts[i]))
-        text, skip = self.texts[i].pieces[draw], 0
+        other, choice = divmod(draw, len(self.texts[i]))
+        text, skip = self.texts[i].pieces[choice], 0
         if self.documents:
             skip = len(text) - 2
             text = (text[:-1] + self.documents.pieces[other % len(self.documents)][1:])[:self.room + 1]

@@ -14,7 +14,7 @@ import re
 from mingpt_mm.data import castle
 
 SENTENCES, NEUTRAL = 20, 5  # that state each stated fact, and that only name its two ends; at most
-TWO_RELATIONS = 1 / 3  # share of the pairs of a head and a tail
+TWO_RELATIONS = 1 / 3  # share of the pairs of a head and a tail that have two relations
 GROUPS = ["neither", *["stated"] * 4, *["graph_only"] * 5]  # of every ten pairs; "neither": not in the graph
 
 

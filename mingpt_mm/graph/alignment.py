@@ -63,7 +63,7 @@ def align(documents, triples):
     """{relation: [sentence, ...]} of the sentences that name head and tail of a triple and no other entity.
 
     documents: texts. A sentence is a list of words with the slots [H] and [T], see `delexicalize`. It is an
-    example of every relation that its two names have in the graph.
+    example of every relation that its two names have in the graph, unless it has more than MAX_WORDS words.
     """
     relations, examples = {}, {}
     for head, relation, tail in triples:

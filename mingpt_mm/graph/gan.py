@@ -49,7 +49,7 @@ class Generator(nn.Module):
 
     def log_prob(self, relation, words):
         """log p(words | relation), (B,), of `words` (B, L), up to the first END of each row."""
-        logits, _ = self(relation, F.pad(words, (1, -1)))  # (B, L, W)
+        logits, _ = self(relation, F.pad(words, (1, -1)))  # (B, L, W); shifted by one word, END comes first
         log_probs = -F.cross_entropy(logits.transpose(1, 2), words, reduction="none")  # (B, L)
         return log_probs.masked_fill((words == 0).cumsum(dim=1) > 1, 0).sum(dim=1)  # (B,)
 
@@ -71,22 +71,23 @@ class Discriminator(nn.Module):
         return self.mlp(x).squeeze(1)  # (B,)
 
 
-def discriminator_loss(real, fake, wrong_relation):
-    """Binary cross entropy on the scores (B,) of `real`, `fake` and real sentences with a `wrong_relation`.
+def discriminator_loss(real_score, fake_score, wrong_score):
+    """Binary cross entropy on scores (B,): of real sentences, fake ones, real ones with a wrong relation.
 
     With weight w on the last, the best score of a sentence x is log p_real(x | r) - log(p_G(x | r) +
     w p_real(x | r')), r' being the wrong relations (Goodfellow et al., 2014, proposition 1). A sentence as
     common with wrong relations as with its own scores at most -log w, however rarely the generator writes it.
     """
-    return (F.softplus(-real).mean() + F.softplus(fake).mean()
-            + WRONG_RELATION_WEIGHT * F.softplus(wrong_relation).mean())
+    return (F.softplus(-real_score).mean() + F.softplus(fake_score).mean()
+            + WRONG_RELATION_WEIGHT * F.softplus(wrong_score).mean())
 
 
 def generator_loss(log_prob, reward):
     """REINFORCE (Williams, 1992): its gradient raises the mean `reward`; both (G, S), a row for a relation.
 
     Words are discrete, so no gradient passes from the discriminator into the generator. The gradient of an
-    expected reward is the expectation of reward * gradient of log p. The baseline is the row's mean reward.
+    expected reward is the expectation of reward * gradient of log p. Rewards are normalized over each row to
+    mean 0 (the baseline) and deviation 1.
     """
     advantage = (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-6)  # (G, S)
     return -(advantage * log_prob).mean()
@@ -97,7 +98,7 @@ def verbalize(generator, examples, triples, n, rng):
     """Up to `n` sentences that the `generator` writes for each of `triples`, as texts.
 
     examples: the `Examples` that it was trained on. Sentences without both slots are left out. A triple whose
-    relation has no example gets its own words, "head relation tail."
+    relation has no example gets its own words, "head relation tail.", `n` times.
     """
     ids, written = {relation: i for i, relation in enumerate(examples.relations)}, []
     for head, relation, tail in progress(triples, "writing synthetic sentences"):

@@ -1,7 +1,7 @@
 """GPT-2: tokens, after an optional prefix of embeddings, to the logits of the token that follows each.
 
-Language Models are Unsupervised Multitask Learners (Radford et al., 2019). A prefix is a row of vectors of
-GPT-2's width, here the patches of an image. To GPT-2 they are just more positions.
+Language Models are Unsupervised Multitask Learners (Radford et al., 2019). A prefix is a sequence of vectors
+of GPT-2's width, here the patches of an image. To GPT-2 they are just more positions.
 
 The released names of GPT-2's parameters: wte token embeddings, wpe position embeddings, h blocks, ln_1, ln_2
 and ln_f LayerNorms, c_attn query, key and value, c_fc the MLP's first layer, c_proj output projections.
@@ -36,7 +36,7 @@ class GPTConfig:
 def sample_next(logits, temperature=None, top_k=None, top_p=None, generator=None):
     """Draw the next token of each row from `logits` (B, V) -> (B, 1) int64.
 
-    Temperature 0 is greedy decoding. It is the default, or 1 if `top_k` or `top_p` is given. `top_k` keeps
+    Temperature 0 is greedy decoding. The default is 0, or 1 if `top_k` or `top_p` is given. `top_k` keeps
     the k most likely tokens. `top_p` keeps the fewest tokens whose probabilities add up to p (The Curious
     Case of Neural Text Degeneration, Holtzman et al., 2020).
     """
@@ -92,7 +92,7 @@ class GPT(PretrainedModel):
 
     @torch.no_grad()
     def stream(self, tokens, cache, prefix=None, **sampling):
-        """Yield the next token of each row of `tokens` (B, T), (B, 1) at a time, without end.
+        """Continue `tokens` (B, T) without end: yield (B, 1), the next token of each row, each time.
 
         A token enters the `cache` when the one after it is asked for. `sampling`: see `sample_next`.
         """
@@ -104,8 +104,8 @@ class GPT(PretrainedModel):
     def generate(self, tokens, max_new_tokens, prefix=None, eos_token_id=None, **sampling):
         """Continue `tokens` (B, T) -> (B, T + new) with new <= `max_new_tokens`.
 
-        A row that drew `eos_token_id` repeats it; generation ends when all rows have, or at the block size.
-        `sampling`: see `sample_next`. Call `eval()` first.
+        A row that drew `eos_token_id` repeats it. Generation ends when all rows have drawn it, or at the
+        block size. `sampling`: see `sample_next`. Call `eval()` first.
         """
         start = tokens.size(1) + (0 if prefix is None else prefix.size(1))
         room = min(max_new_tokens, max(1, self.config.block_size - start))
@@ -126,7 +126,7 @@ class GPT(PretrainedModel):
         after `max_new_tokens` or at the block size.
         """
         eot, B = tokenizer.eot_token, 1 if prefix is None else prefix.size(0)
-        start = [eot, *tokenizer.encode_ordinary(prompt.rstrip())]
-        tokens = torch.tensor([start] * B, device=self.wte.weight.device)  # (B, T)
+        start = [[eot, *tokenizer.encode_ordinary(prompt.rstrip())]]
+        tokens = torch.tensor(start * B, device=self.wte.weight.device)  # (B, T)
         tokens = self.generate(tokens, max_new_tokens, prefix, eot, **sampling)  # (B, T + new)
         return [tokenizer.decode([token for token in row[1:] if token < eot]) for row in tokens.tolist()]

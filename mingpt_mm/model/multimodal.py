@@ -1,8 +1,8 @@
 """An image or a video as the beginning of a sentence: `[patches | tokens]` through one GPT.
 
 ViT turns each frame into patch embeddings. The connector, one linear layer (Visual Instruction Tuning, Liu et
-al., 2023, section 4.1), projects them to the GPT's width. There they stand in front of the token embeddings.
-The GPT's causal mask does the rest: a token sees all patches and the tokens before it.
+al., 2023, section 4.1), projects them to the GPT's width. `GPT.forward` puts them in front of the token
+embeddings. The GPT's causal mask does the rest: a token sees all patches and the tokens before it.
 
 An image is a video of one frame. In videos 2x2 neighboring patches are merged, so that more frames fit, and
 each frame adds an embedding of its own: `[frame 1 | frame 2 | ... | tokens]`.
@@ -21,15 +21,15 @@ from mingpt_mm.model.vit import normalize
 
 
 class MultimodalGPT(nn.Module):
-    """`gpt` describes what `vit` encodes: images, or videos of so many `frames`."""
+    """`gpt` describes what `vit` encodes: images, or videos of `frames` frames."""
 
     def __init__(self, gpt, vit, frames=1):
         super().__init__()
         self.gpt, self.vit, self.frames = gpt, vit, frames
         self.merge = 2 if frames > 1 else 1  # patches on each side that are merged into one position
-        D, C = vit.config.n_embd * self.merge**2, gpt.config.n_embd
-        self.connector = nn.Linear(D, C)
-        init_weights(self.connector, D, n_layer=1)
+        merged, C = vit.config.n_embd * self.merge**2, gpt.config.n_embd
+        self.connector = nn.Linear(merged, C)
+        init_weights(self.connector, merged, n_layer=1)
         self.frame_embeddings = nn.Embedding(frames, C)
         nn.init.normal_(self.frame_embeddings.weight, std=0.02 * 768 / C)  # as ViT's positions
 

@@ -17,7 +17,7 @@ from mingpt_mm.console import UserError
 
 
 class KVCache:
-    """The keys and values of one layer, in buffers for `size` positions that are allocated once.
+    """The keys and values of one layer, in a buffer for `size` positions that is allocated once.
 
     `length` is the number of positions filled so far. A model's cache is a list of these, one for each layer.
     """
@@ -55,8 +55,7 @@ class Attention(nn.Module):
         mask = causal_lower_right(q.size(2), k.size(2)) if self.causal and q.size(2) > 1 else None
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout)  # (B, nh, T, hs)
-        y = y.transpose(1, 2).flatten(2)  # (B, T, C)
-        return self.c_proj(y)
+        return self.c_proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
 class MLP(nn.Module):

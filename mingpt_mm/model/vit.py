@@ -57,7 +57,7 @@ class ViT(PretrainedModel):
     def interpolate_positions(self, h, w):
         """Position embeddings (1, 1 + N, C) for the class token and `h` x `w` patches.
 
-        At another resolution the trained grid is resized (section 3.2), bicubic as in the released code.
+        At another resolution the trained grid is resized (section 3.2), bicubic as in `transformers`.
         """
         side = self.config.image_size // self.config.patch_size
         if h == w == side:

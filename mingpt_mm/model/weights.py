@@ -72,7 +72,7 @@ def write_safetensors(path, tensors):
 
 
 def released_names(name, kind):
-    """The names in the files of the `kind` of the parameter `name`."""
+    """The names of our parameter `name` in released files of the model type `kind`."""
     for ours, theirs in VIT_NAMES.items() if kind == "vit" else ():
         name = name.replace(ours, theirs)
     return [name.replace("*", part) for part in ("query", "key", "value")] if "*" in name else [name]

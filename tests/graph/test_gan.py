@@ -81,12 +81,12 @@ def test_generator_loss_has_the_gradient_of_the_expected_reward(generator):
 
 
 def test_discriminator_loss_is_least_at_the_scores_that_its_docstring_names():
-    counts = {"real": [8, 4, 3, 1], "fake": [1, 5, 5, 5], "wrong_relation": [1, 7, 7, 1]}  # of four sentences, of 16
-    real, fake, wrong = (torch.tensor(n, dtype=torch.double) / 16 for n in counts.values())
+    counts = [8, 4, 3, 1], [1, 5, 5, 5], [1, 7, 7, 1]  # of four sentences: real, fake, wrong, of 16
+    real, fake, wrong = (torch.tensor(n, dtype=torch.double) / 16 for n in counts)
     best = (real.log() - (fake + WRONG_RELATION_WEIGHT * wrong).log()).requires_grad_()
 
     def loss(scores):
-        return discriminator_loss(**{kind: scores.repeat_interleave(torch.tensor(n)) for kind, n in counts.items()})
+        return discriminator_loss(*(scores.repeat_interleave(torch.tensor(n)) for n in counts))
     gradient, = torch.autograd.grad(loss(best), best)
     assert gradient.abs().max() < 1e-12  # the loss is convex, so this is its minimum
     assert best[3] < -math.log(WRONG_RELATION_WEIGHT) < best[0]  # as common with wrong relations

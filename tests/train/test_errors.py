@@ -39,6 +39,7 @@ TABLE = [
     ("train.py TINY --world moon", {}, ["--world", "moon"]),
     (f"{TRAIN} --device abacus", {}, ["--device", "abacus"]),
     (f"{TRAIN} --freeze connector", {}, ["--freeze", "connector"]),
+    (f"{TRAIN} --freeze gpt --text text.txt", {}, ["--freeze gpt", "--text"]),
     (f"{TRAIN} --kg kg.tsv", {}, ["--kg"]),
     (f"{TRAIN} --image_size 20", {}, ["--image_size", "20", "8"]),
     (f"{TRAIN} --n_embd 25", {}, ["--n_embd", "25", "2"]),
