@@ -56,7 +56,7 @@ from mingpt_mm.training import init_device, latest_run
 def chat(gpt, tokenizer, prefix, max_new_tokens, **sampling):
     """Answer each line of standard input, after the `prefix` (1, P, C) or None.
 
-    When the dialogue fills the context, its older part is forgotten.
+    When the context is full, the older part of the dialogue is forgotten.
     """
     room, dialogue = gpt.config.block_size - 1 - (0 if prefix is None else prefix.size(1)), []
     while True:
@@ -64,8 +64,7 @@ def chat(gpt, tokenizer, prefix, max_new_tokens, **sampling):
             dialogue += tokenizer.encode_ordinary(re.sub(r"(?<=[.!?])$", "\n", input("> ").strip()))
         except (EOFError, KeyboardInterrupt, RuntimeError, UnicodeError):  # closed, interrupted, or not text
             return print()
-        if len(dialogue) + 2 > room:
-            dialogue = dialogue[-(room // 2):]
+        dialogue = dialogue[-max(room // 2, room - max_new_tokens):]
         tokens = torch.tensor([[tokenizer.eot_token, *dialogue]], device=gpt.wte.weight.device)  # (1, T)
         stream = gpt.stream(tokens, gpt.new_cache(gpt.config.block_size), prefix, **sampling)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a letter may take several tokens
@@ -85,7 +84,7 @@ def main():
     args = Namespace(**(defaults | {"temperature": None} | given))
     device, _ = init_device(args.device)
     released = args.init and (GPT.from_pretrained(args.init).eval(), make_tokenizer("gpt2"), None)
-    model, tokenizer, run = released or load_run(args.run or latest_run())
+    model, tokenizer, run = released or load_run(args.run or latest_run("best.pt"))
     gpt, files, prompt = getattr(model.to(device), "gpt", model), args.image + args.video, args.prompt.strip()
     choices = [choice.strip() for choice in args.choices.split("|") if choice.strip()]
     if gpt is model and (files or args.data or args.ask or args.explain):
@@ -107,7 +106,7 @@ def main():
         probes = load_probes(run.probes) if run.probes else []
         asked = [(f"{row.path}: ", row.path, "", row.captions) for row in rows] or [
             (f"{probe['group']}: ", None, probe["prompt"], [f"{probe['prompt']} {probe['answer']}"])
-            for probe in probes[::math.ceil(len(probes) / 9)]] or asked
+            for probe in probes[::math.ceil(len(probes) / 9) or 1]] or asked
     for label, file, prompt, right in [row for row in asked for _ in range(args.num_samples)]:
         pixels = load_frames(file, model.frames, run.image_size)[None].to(device) if file else None
         prefix = model.encode_images(pixels) if file else None  # (1, P, C)

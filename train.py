@@ -98,8 +98,7 @@ KL_WEIGHT = 0.05  # of the penalty that keeps the generator near maximum likelih
 
 def parse_args(argv):
     """(args, checkpoint): the options, and the checkpoint to continue from or None."""
-    loop = "adversarial" if argv[:1] == ["adversarial"] else "multimodal"
-    argv = argv[1:] if argv[:1] == [loop] else argv
+    loop, argv = ("adversarial", argv[1:]) if argv[:1] == ["adversarial"] else ("multimodal", argv)
     names = {arg.split("=")[0] for arg in argv}
     groups = ["run", "model", loop] + ["new GPT"] * ("--init" not in names)
     groups += ["new ViT"] * (loop == "multimodal" and "--vit" not in names)
@@ -109,24 +108,26 @@ def parse_args(argv):
         checkpoint = load_checkpoint(folder / "last.pt")
         print(f"resuming {folder} from step {checkpoint['step']}")
         args = Namespace(**(checkpoint["args"] | given | {"out": str(folder)}))
+        if args.steps < checkpoint["step"]:
+            raise UserError(f"--steps {args.steps}: {folder} has made {checkpoint['step']} steps already")
         return args, checkpoint if "model" in checkpoint else None
     released = "init" in given and not Path(given["init"], "last.pt").exists()
     for name in (loop, given.get("world"), "vit" in given and "vit", released and "released"):
         args |= DEFAULTS.get(name, {})
     args = Namespace(loop=loop, **(args | given))
     args.out = args.out or next(name for i in range(1, 9999) if not Path(name := f"runs/{loop}-{i}").exists())
-    if RANK == 0 and Path(args.out, "last.pt").exists():
-        raise UserError(f"--out {args.out}: holds a run; continue it with --resume, or name another folder")
+    if RANK == 0 and any(Path(args.out).glob("*")):
+        raise UserError(f"--out {args.out}: not empty; name another folder, or continue with --resume")
     if "gpt" in args.freeze and args.text:
         raise UserError("--freeze gpt: a GPT that does not learn cannot learn the --text")
     if loop == "multimodal":
         args.data = args.data or str(
             castle.world_folder(f"runs/{args.world}-{args.seed}", castle.write_world, args.world, args.seed))
-    elif not args.text:
+    elif not (args.text or args.kg or args.probes):
         folder = castle.world_folder(f"runs/story-{args.seed}", story.write_story, args.seed)
         args.text, args.kg, args.probes = [f"{folder}/text.txt"], f"{folder}/kg.tsv", f"{folder}/probes.jsonl"
-    elif args.sentences and not args.kg:
-        raise UserError("--text: name its graph with --kg, or learn from the text alone with --sentences 0")
+    elif not args.text or args.sentences and not args.kg:
+        raise UserError("name both --text and --kg, or --text alone with --sentences 0")
     return args, None
 
 
@@ -154,7 +155,7 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
     evaluate: a function (model, validation `data`, tokenizer, args, ablate) -> (metrics, captions).
     synthetic: the sentences of the GAN.
     """
-    start, folder, images = 0, Path(args.out), args.loop == "multimodal"
+    start, folder, images, events = 0, Path(args.out), args.loop == "multimodal", logger.events
     forward = torch.compile(model.train()) if args.compile else model.train()
     optimizer = AdamW(parameter_groups(model, args), betas=(0.9, 0.95), fused=True)
     if WORLD_SIZE > 1:  # a batch of text leaves the ViT without a gradient
@@ -166,16 +167,15 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
     logger.begin(start, args.steps)
     for step in range(start, args.steps + 1):
         if step % args.eval_interval == 0 or step == args.steps:
-            state = args, step, model, optimizer, tokenizer, [*logger.events], synthetic
+            state = args, step, model, optimizer, tokenizer, [*events], synthetic
             save_checkpoint(folder / "last.pt", *state)  # before the evaluation: a crash there costs nothing
             with autocast:
                 metrics, captions = evaluate(model, data, tokenizer, args)
             logger.log("eval", step, **metrics)
-            evals = [event for event in logger.events if event["event"] == "eval"]
-            scores = [(event.get("exact_match", event["step"]), -event["val_loss"]) for event in evals]
+            scores = [(e.get("exact_match", e["step"]), -e["val_loss"]) for e in events if "val_loss" in e]
             if scores[-1] == max(scores):  # a text model has no exact match: its best is the last
                 save_checkpoint(folder / "best.pt", *state)
-            plot_run(folder / "progress.png", logger.events, caption_samples(data, captions))
+            plot_run(folder / "progress.png", events, caption_samples(data, captions))
         if step == args.steps:
             break
 
@@ -197,7 +197,7 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
         model.load_state_dict(best["model"])
         with autocast:
             metrics, captions = evaluate(model, data, tokenizer, args, ablate=True)
-        plot_run(folder / "progress.png", logger.events, caption_samples(data, captions))
+        plot_run(folder / "progress.png", events, caption_samples(data, captions))
         logger.finish(best["step"], metrics)
 
 
@@ -218,7 +218,7 @@ def train_multimodal(args, checkpoint):
             args.image_size, args.patch_size, args.vit_layers, args.n_head, args.n_embd))
         args.patch_size = vit.config.patch_size
     prefix = MultimodalGPT.prefix_length(args.image_size, args.patch_size, args.frames)
-    longest = prefix + max(data.longest, val_data.longest)
+    longest = prefix + max(data.longest, val_data.longest) + 2 * bool(documents)  # "." and a document's start
     args.block_size = args.block_size or min(1024, max(64, longest + texts.longest))
     if longest > args.block_size:
         raise UserError(f"--block_size {args.block_size}: image and longest caption take {longest} positions")
@@ -301,23 +301,24 @@ def train_gan(args, documents, triples, logger):
 def train_adversarial(args, checkpoint):
     """Learn from real text and from synthetic sentences that a GAN writes for a knowledge graph."""
     device, autocast = init_device(args.device)
-    documents, val_documents = split_documents(load_documents(args.text))
+    documents, held_out = split_documents(load_documents(args.text))
     triples = load_triples(args.kg) if args.kg else []
     probes = load_probes(args.probes) if args.probes else []
     model, tokenizer = load_model(args, checkpoint, documents)
-    texts, data = TextDataset(documents, tokenizer), (TextDataset(val_documents, tokenizer), probes)
 
     logger = Logger(args, checkpoint)
     synthetic = checkpoint["synthetic"] if checkpoint else train_gan(args, documents, triples, logger)
     for name, written in (("text.txt", documents), ("synthetic.txt", synthetic)):
         Path(args.out, name).write_text("\n\n".join(written) + "\n", encoding="utf-8")
 
+    # Without synthetic sentences the documents come twice: the text alone takes as many updates.
+    texts, second = (TextDataset(some, tokenizer) for some in (documents, synthetic or documents))
     torch.manual_seed(args.seed)
     args.block_size = args.block_size or min(1024, max(64, texts.longest))
     gpt = model or GPT(GPTConfig(
         args.block_size, tokenizer.n_vocab, args.n_layer, args.n_head, args.n_embd, args.dropout))
     gpt.to(device)
-    second = TextDataset(synthetic or documents, tokenizer)  # the text alone takes as many updates
+    data = TextDataset(held_out, tokenizer).cut(args.block_size), probes
     loaders = {"loss": make_loader(texts.cut(args.block_size), args, device, checkpoint),
                "synthetic_loss": make_loader(second.cut(args.block_size), args, device, checkpoint, stream=1)}
     train_model(args, checkpoint, gpt, tokenizer, loaders, data, evaluate_facts, logger, autocast, synthetic)
@@ -326,12 +327,9 @@ def train_adversarial(args, checkpoint):
 def main():
     """Run the loop that the command line names."""
     args, checkpoint = parse_args(sys.argv[1:])
-    try:
-        with TemporaryDirectory() as scratch:  # for what processes other than the first write
-            args.out = scratch if RANK else args.out
-            {"multimodal": train_multimodal, "adversarial": train_adversarial}[args.loop](args, checkpoint)
-    except KeyboardInterrupt:
-        sys.exit(f"interrupted; continue with: python train.py --resume --out {args.out}")
+    with TemporaryDirectory() as scratch:  # for what processes other than the first write
+        args.out = scratch if RANK else args.out
+        {"multimodal": train_multimodal, "adversarial": train_adversarial}[args.loop](args, checkpoint)
 
 
 if __name__ == "__main__":

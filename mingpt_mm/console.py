@@ -35,14 +35,15 @@ def parse_options(text, argv, groups):
             first, *others = form[1:].split("|")
             default = (int, float)["." in first](first) if first[:1].isdigit() else first
             how = {"type": type(default), "choices": [first, *others] if others else None}
-            if more or not form:
-                default, how = ([], how | {"nargs": "+"}) if more else (False, {"action": "store_true"})
-            defaults[name] = default
+            how |= {"nargs": "+", "action": "extend"} if more else {}
+            if not form and not more:
+                default, how = False, {"action": "store_true"}
+            defaults[name] = [] if more else default
             if title in groups:
                 parser.add_argument(*sorted({f"--{name}", f"--{name.replace('_', '-')}"}), **how)
     for name, value in (given := vars(parser.parse_args(argv))).items():
         least = int(type(value) is int and defaults[name] > 0 and not re.match("warmup|gan_|sentences", name))
-        most = 1 if name in ("dropout", "top_p") else float("inf")
+        most = 1 if name in ("dropout", "top_p") else 2**31
         if type(value) in (int, float) and not least <= value <= most:
             fail(f"--{name} {value}: must be at least {least} and at most {most}")
     return defaults, given
@@ -59,14 +60,20 @@ def progress(items, what):
 
 
 def run_command(main):
-    """Call `main()`; an error that the user can fix ends the program with one line and exit status 2."""
-    # Escape what the console's encoding lacks; show each line at once, also in a pipe.
-    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+    """Call `main()`; an error that the user can fix ends the program with one line and exit status 2.
+
+    Ctrl-C ends it with one line, too.
+    """
+    for stream in filter(None, (sys.stdin, sys.stdout, sys.stderr)):
+        # Escape what the console's encoding lacks; show each line at once, also in a pipe.
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         main()
     except (UserError, OSError, MemoryError, RuntimeError) as error:
         # A worker of a DataLoader sends its traceback.
-        message = (str(error).split("UserError: ")[-1].strip() or "out of memory").splitlines()[0]
+        message = (str(error).split("console.UserError: ")[-1].strip() or "out of memory").splitlines()[0]
         if isinstance(error, RuntimeError) and "memory" not in message:
             raise
         argparse.ArgumentParser().exit(2, f"error: {message}\n")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; a run continues with: python train.py --resume --out FOLDER")

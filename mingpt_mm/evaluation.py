@@ -91,4 +91,4 @@ def evaluate_facts(gpt, data, tokenizer, args, ablate=False):
     gpt.train()
     loss = sums["loss"] / sums["n"]
     recall = {group: sum(right) / len(right) for group, right in groups.items()}
-    return {"val_loss": loss, "perplexity": math.exp(loss)} | recall, []
+    return {"val_loss": loss, "perplexity": math.exp(min(loss, 709))} | recall, []

@@ -100,9 +100,9 @@ def load_run(folder):
     return model.eval(), tokenizer, Namespace(**checkpoint["args"])
 
 
-def latest_run(root="runs"):
-    """The folder under `root` with the newest checkpoint."""
-    newest = max(Path(root).glob("*/last.pt"), key=os.path.getmtime, default=None)
+def latest_run(file="last.pt", root="runs"):
+    """The folder under `root` with the newest checkpoint of the name `file`."""
+    newest = max(Path(root).glob(f"*/{file}"), key=os.path.getmtime, default=None)
     return newest.parent if newest else fail(f"{root}: no run in it; python train.py makes one")
 
 

@@ -40,7 +40,7 @@ def read_items(path, parse, decode=json.loads, separator="\n"):
             rows += [parse(decode(item))] if item.strip() else []
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         fail(f"{path}:{number}: {error if str(error) else type(error).__name__}")
-    return rows
+    return rows or fail(f"{path}: nothing in it")
 
 
 def clean(text):
@@ -65,7 +65,7 @@ def load_captions(folder):
             fail('"split" must be "train", "val" or "test"; "captions" a list of texts')
         return Row(path, kind == "video", [clean(caption) for caption in captions], split)
 
-    return read_items(Path(folder, "captions.jsonl"), parse) or fail(f"{folder}: nothing in it")
+    return read_items(Path(folder, "captions.jsonl"), parse)
 
 
 def split_rows(rows):

@@ -104,11 +104,11 @@ class GPT(PretrainedModel):
     def generate(self, tokens, max_new_tokens, prefix=None, eos_token_id=None, **sampling):
         """Continue `tokens` (B, T) -> (B, T + new) with new <= `max_new_tokens`.
 
-        A row that drew `eos_token_id` repeats it. Generation ends when all rows have drawn it, or at the
-        block size. `sampling`: see `sample_next`. Call `eval()` first.
+        A row that drew `eos_token_id` repeats it. Generation ends when all rows have drawn it, or with
+        the token after a full block. `sampling`: see `sample_next`. Call `eval()` first.
         """
         start = tokens.size(1) + (0 if prefix is None else prefix.size(1))
-        room = min(max_new_tokens, max(1, self.config.block_size - start))
+        room = min(max_new_tokens, max(1, self.config.block_size - start + 1))
         cache, done = self.new_cache(start + room), torch.zeros_like(tokens[:, :1]).bool()  # (B, 1)
         for _, new in zip(range(room), self.stream(tokens, cache, prefix, **sampling)):
             if eos_token_id is not None:

@@ -35,7 +35,7 @@ UNUSED = r"(^|\.)((pooler|classifier)\.|h\.\d+\.attn\.(masked_)?bias$)"  # other
 def download(name):
     """The folder, in torch's cache, with the files of the model `name` on the hub; downloaded once."""
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    folder = Path(torch.hub.get_dir(), "checkpoints", name)
+    folder = Path(torch.hub.get_dir(), f"checkpoints/{name}")
     folder.mkdir(parents=True, exist_ok=True)
     for file in {"config.json", "model.safetensors"}.difference(os.listdir(folder)):
         torch.hub.download_url_to_file(f"{hub}/{name}/resolve/main/{file}", str(folder / file))
@@ -95,15 +95,15 @@ class PretrainedModel(torch.nn.Module):
         tensors, kind = {}, cls.model_type
         try:
             path = Path(source) if Path(source).exists() else download(str(source))
-            files = [*path.glob("model*.safetensors")] or [*path.glob("pytorch_model*.bin")] or [path]
-            config = SETTINGS[kind] | json.loads(files[0].with_name("config.json").read_bytes())
-            wrong = [f"{k} is {config[k]}" for k, value in SETTINGS[kind].items() if config[k] != value]
-            for file in files:  # torch.load runs no code from the file: weights_only is its default
+            files = [*path.glob("model*.safetensors")] or [*path.glob("pytorch_model*.bin")]
+            for file in files or [path]:  # torch.load runs no code from the file: weights_only is its default
                 part = read_safetensors(file) if file.suffix == ".safetensors" else torch.load(file, "cpu")
                 tensors |= {re.sub(PREFIX, "", k): x for k, x in part.items() if not re.search(UNUSED, k)}
+            config = SETTINGS[kind] | json.loads(file.with_name("config.json").read_bytes())
+            wrong = [f"{k} is {config[k]}" for k, value in SETTINGS[kind].items() if config[k] != value]
             wrong += [k for k, x in tensors.items() if not torch.is_tensor(x) or not x.isfinite().all()]
             head = tensors.pop("lm_head.weight", tensors.get("wte.weight"))
-            if wrong or kind == "gpt2" and not torch.equal(head, tensors["wte.weight"]):
+            if wrong or "wte.weight" in tensors and not torch.equal(head, tensors["wte.weight"]):
                 raise ValueError(f"not usable: {', '.join(wrong) or 'lm_head.weight is not wte.weight'}")
             with torch.device("meta"):  # allocates and draws nothing
                 model = cls(cls.config_class(*(config[name] for name in SIZES[kind]), **settings))

@@ -19,27 +19,26 @@ class CatCache:
     """A KVCache that grows by torch.cat."""
 
     def __init__(self, size):
-        self.size, self.length, self.keys, self.values = size, 0, None, None
+        self.size, self.length, self.buffer = size, 0, None
 
-    def append(self, k, v):
+    def append(self, kv):
         """See `KVCache.append`."""
-        if self.length:
-            k, v = torch.cat([self.keys, k], dim=2), torch.cat([self.values, v], dim=2)
-        self.keys, self.values, self.length = k, v, k.size(2)
-        return k, v
+        self.buffer = torch.cat([self.buffer, kv], dim=3) if self.length else kv
+        self.length = self.buffer.size(3)
+        return self.buffer
 
 
 def decoder(gpt, batch_size, cache):
     """A function that decodes TOKENS tokens up to the end of the `cache`; calling it again starts at the same place."""
     positions, heads = cache[0].size - TOKENS, gpt.config.n_head
     for layer in cache:
-        layer.append(*torch.randn(2, batch_size, heads, positions, gpt.config.n_embd // heads))
+        layer.append(torch.randn(2, batch_size, heads, positions, gpt.config.n_embd // heads))
 
     def work():
         for layer in cache:
             layer.length = positions
             if isinstance(layer, CatCache):
-                layer.keys, layer.values = layer.keys[:, :, :positions], layer.values[:, :, :positions]
+                layer.buffer = layer.buffer[:, :, :, :positions]
         stream = gpt.stream(torch.zeros(batch_size, 1, dtype=torch.int64), cache)
         for _ in range(TOKENS):
             next(stream)

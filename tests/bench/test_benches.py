@@ -39,12 +39,13 @@ def test_help_of_a_bench_says_what_it_measures(name, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name, options, columns", [
-    ("adversarial", "--variants GAN -- TINY", {"recall_graph_only", "perplexity", "faithfulness"}),
-    ("facts", "--story 'TINY' -- --steps 1 --eval_samples 2", {"exact_match", "context_stated", "blank_graph_only"})])
+    ("adversarial", "--seeds 1 --variants GAN -- TINY", {"recall_graph_only", "perplexity", "faithfulness"}),
+    ("facts", "--seeds 1 --story 'TINY' -- --steps 1 --eval_samples 2", {"exact_match", "context_stated"}),
+    ("cache", "--quick", {"ratio"})])
 def test_a_bench_runs_train_py_and_measures_what_its_table_shows(name, options, columns, monkeypatch, tmp_path):
     tiny = "--gan_warmup 2 --gan_steps 1 --sentences 1 --steps 2 --n_layer 1 --n_embd 16"
     argv = shlex.split(options.replace("TINY", tiny))
-    monkeypatch.setattr(sys, "argv", [name, "--seeds", "1", "--json", str(tmp_path / "json"), *argv])
+    monkeypatch.setattr(sys, "argv", [name, "--json", str(tmp_path / "json"), *argv])
     importlib.import_module(f"tests.bench.{name}").main()
     assert all(columns <= records[0].keys() for records in json.loads((tmp_path / "json").read_text()).values())
 

@@ -63,7 +63,7 @@ def test_worlds_and_loops_have_their_own_defaults_and_runs_have_numbers(shell, m
         assert args | expected == args and args["weight_decay"] == 0.2
 
 
-@pytest.mark.parametrize("freeze", ["gpt", "vit", "gpt vit"])
+@pytest.mark.parametrize("freeze", ["gpt", "vit", "gpt vit", "gpt --freeze vit"])
 def test_weights_and_tokenizer_of_a_run_are_kept_and_only_frozen_parts_do_not_learn(shell, freeze):
     load_run("seen")[0].vit.save_pretrained("vit")
     shell(f"train.py FAST --data images --image_size 16 --init told --vit vit --freeze {freeze} --out run")
@@ -104,6 +104,13 @@ def test_without_options_the_newest_run_shows_its_validation_rows_or_probes(shel
         Path(run).rename(f"runs/{run}")
         Path(f"runs/{run}/last.pt").touch()
         assert len(re.findall(pattern, shell("sample.py"))) == n
+
+
+def test_long_documents_are_cut_and_the_newest_run_with_a_model_is_asked(shell):
+    shell("train.py adversarial TINY --text text.txt --sentences 0 --block_size 8 --steps 2 --out runs/short")
+    Path("runs/newer").mkdir()
+    Path("runs/newer/last.pt").touch()
+    assert shell("sample.py --max_new_tokens 3") == shell("sample.py --run runs/short --max_new_tokens 3")
 
 
 def test_files_animations_and_folders_of_frames_are_described_as_by_the_library(shell):
