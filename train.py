@@ -93,7 +93,7 @@ DEFAULTS = {  # what a loop, a world or released weights change
     "clips": dict(n_layer=2, steps=1600, learning_rate=2e-3), "portraits": dict(steps=900),
     "vit": dict(image_size=224), "released": dict(learning_rate=5e-5, connector_lr_factor=20.0),
 }
-KL_WEIGHT = 0.05  # of the penalty that keeps the generator near maximum likelihood, and so its variety
+KL_WEIGHT = 0.1  # of the penalty that keeps the generator near maximum likelihood, and so its variety
 
 
 def parse_args(argv):
