@@ -61,7 +61,8 @@ adversarial:
   --gan_warmup=1000          steps of the generator by maximum likelihood
   --gan_steps=800            adversarial steps; with 0 maximum likelihood alone
 
-Letters: B batch, T tokens, V vocabulary size, L words in a sentence, R relations.
+Letters: B batch, F frames, S pixels on a side, T tokens, V vocabulary size, L words in a sentence, R
+relations.
 """
 
 import copy
@@ -182,6 +183,7 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
         set_step(optimizer, step, args)  # learning rate and seed are functions of the step: exact resume
         losses = {}
         for name, batches in loaders.items():
+            # uint8 pixels (B, F, 3, S, S) or None for text; a target is the next token, padding has none.
             pixels, tokens, targets = next(batches)
             with autocast:
                 logits = forward(pixels, tokens) if images else forward(tokens)  # (B, T, V)

@@ -22,7 +22,8 @@ from train import KL_WEIGHT
 
 VARIANTS = {
     "as it is": {}, "with corrupted triples": {"corrupted": 0.3}, "with a head start": {"head_start": 0.1},
-    "with the filter": {"keep": 0.85}, "no KL penalty": {"kl_weight": 0.0}, "wrong relations evenly": {"even": True},
+    "with the filter": {"keep": 0.85}, "half the KL penalty": {"kl_weight": 0.05},
+    "twice the KL penalty": {"kl_weight": 0.2}, "no KL penalty": {"kl_weight": 0.0}, "wrong relations evenly": {"even": True},
     "no wrong relations": {"wrong": False}, "maximum likelihood": {"game": False},
 }
 
