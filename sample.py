@@ -116,7 +116,7 @@ def main():
             scores, _ = zip(*score_answers(gpt, tokenizer, [prompt] * len(choices), choices, prefix))
             shares = torch.tensor(scores).softmax(dim=0).tolist()
             for share, score, c in sorted(zip(shares, scores, choices), reverse=True):
-                print(f"{label}{share:.4f}  {f'{prompt} {c}'.strip()}  (log-likelihood of a token {score:.3f})")
+                print(f"{label}{share:.4f}  {f'{prompt} {c}'.strip()}  (log-likelihood {score:.3f} a token)")
         else:
             text, = gpt.complete(tokenizer, prompt, prefix, **sampling)
             end = "$" if file else r"(?!\w)"  # a text goes on after the answer

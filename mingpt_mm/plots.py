@@ -61,7 +61,7 @@ def plot_run(path, events, samples=(), across=6):
         for i, (name, color, curve) in enumerate(zip(names, COLORS, curves)):
             levels = [math.log(value / low, ratio) if log else value for _, value in curve]
             draw.line([(60 + 700 * s / last, base - 185 * y) for (s, _), y in zip(curve, levels)], color, 3)
-            draw.text((772, base - 180 + 20 * i), f"{name} {curve[-1][1]:.3g}", color, FONT)
+            draw.text((772, base - 180 + 20 * i), f"{name} {curve[-1][1]:.3f}", color, FONT)
         draw.text((410, base + 8), f"{title}, {last:,} steps", INK, FONT, "mt")
     draw.text((16, 240 * len(charts) + 10), "\n".join(sentences), INK, FONT)
     for i, (picture, text, color) in enumerate(samples):
