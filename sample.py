@@ -19,10 +19,10 @@ model:
 task:
   --image ...           images, animations or folders of frames to describe
   --video ...           the same as --image
-  --data=               folder with captions.jsonl to score: loss and exact match, also with other images
+  --data=               folder with captions.jsonl to score: loss, exact match, both again with wrong images
   --prompt=             text to continue; with --image the beginning of the caption
   --choices=            rank these continuations of the prompt, separated by "|"
-  --ask=                after the caption continue NAME TEXT; NAME is the caption up to its comma
+  --ask=                ask about the caption's NAME, its words up to a comma: continue NAME TEXT
   --explain=            draw where each token attends on the image to this PNG file
   --chat                answer each line of standard input; with --image about the image
 

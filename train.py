@@ -14,7 +14,7 @@ holds those that differ for some runs.
 run:
   --out=                     folder of the run; else the next free number under runs/
   --resume                   continue from last.pt in --out, or in the newest run
-  --steps=1200               training steps; the learning rate falls to 0 at the last one, also after --resume
+  --steps=1200               training steps; the learning rate is 0 after the last, also if --resume adds some
   --batch_size=32            rows in a batch, over all processes
   --learning_rate=0.0015     peak of the learning rate
   --warmup_steps=50          steps to the peak, from which a cosine falls to 0
@@ -151,7 +151,7 @@ def load_model(args, checkpoint, texts):
 
 
 def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, logger, autocast, synthetic=()):
-    """The training loop: in each step an update on a batch of each of `loaders` {name of its loss: batches}.
+    """The training loop: a step makes one update for each of `loaders` {name of its loss: batches}.
 
     evaluate: a function (model, validation `data`, tokenizer, args, ablate) -> (metrics, captions).
     synthetic: the sentences of the GAN.
@@ -183,7 +183,7 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
         set_step(optimizer, step, args)  # learning rate and seed are functions of the step: exact resume
         losses = {}
         for name, batches in loaders.items():
-            # uint8 pixels (B, F, 3, S, S) or None for text; a target is the next token, padding has none.
+            # pixels: uint8 (B, F, 3, S, S) or None; tokens, targets: (B, T), a target of -100 is skipped
             pixels, tokens, targets = next(batches)
             with autocast:
                 logits = forward(pixels, tokens) if images else forward(tokens)  # (B, T, V)
@@ -231,7 +231,7 @@ def train_multimodal(args, checkpoint):
     model.to(device)
 
     loaders = {"loss": make_loader(data, args, device, checkpoint)}
-    if documents:  # alone, and behind an image and its caption: [patches | caption. document]
+    if documents:  # documents alone, and as [patches | caption. document] behind an image
         behind = CaptionDataset(rows, tokenizer, args.frames, args.image_size, TextDataset(
             [f" {document}" for document in documents], tokenizer), args.block_size - prefix)
         loaders["text_loss"] = make_loader(texts.cut(args.block_size), args, device, checkpoint, stream=1)
@@ -244,7 +244,7 @@ def train_multimodal(args, checkpoint):
 def train_gan(args, documents, triples, logger):
     """Synthetic sentences for the graph `triples`, in wordings that a GAN learns from `documents`.
 
-    The result is a function of the options, the documents and the triples: a resumed run repeats it.
+    It is a function of options, documents and triples: a run that stopped in here repeats it on --resume.
     """
     if not args.sentences:
         return []

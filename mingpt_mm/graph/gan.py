@@ -48,7 +48,7 @@ class Generator(nn.Module):
         return words.masked_fill((words == 0).cumsum(dim=1) > 0, 0)  # (B, L)
 
     def log_prob(self, relation, words):
-        """log p(words | relation), (B,), of `words` (B, L), up to the first END of each row."""
+        """log p(words | relation), (B,), of `words` (B, L), the first END of each row included."""
         logits, _ = self(relation, F.pad(words, (1, -1)))  # (B, L, W); shifted by one word, END comes first
         log_probs = -F.cross_entropy(logits.transpose(1, 2), words, reduction="none")  # (B, L)
         return log_probs.masked_fill((words == 0).cumsum(dim=1) > 1, 0).sum(dim=1)  # (B,)
