@@ -87,7 +87,7 @@ def restore(state):
     if config := state["vit"]:
         model = multimodal.MultimodalGPT(model, vit.ViT(vit.ViTConfig(**config)), state["args"]["frames"])
     try:
-        model.load_state_dict(state["model"])
+        model.load_state_dict(state["model"], assign=True)  # with the saved strides, as resume must be exact
     except RuntimeError as error:
         raise UserError(f"the weights do not fit the edited code: {' '.join(str(error).split())}") from error
     return model, make_tokenizer(state["tokenizer"])

@@ -109,7 +109,8 @@ class PretrainedModel(torch.nn.Module):
                 model = cls(cls.config_class(*(config[name] for name in SIZES[kind]), **settings))
             for name, _ in model.named_parameters():
                 if parts := [tensors.pop(k).float() for k in released_names(name, kind) if k in tensors]:
-                    tensors[name] = torch.cat([x.t() if name.endswith(CONV1D[kind]) else x for x in parts])
+                    # A copy, since the file can change. In the file's layout one token is decoded faster.
+                    tensors[name] = torch.cat(parts).t() if name.endswith(CONV1D[kind]) else torch.cat(parts)
             model.load_state_dict(tensors, assign=True)
         except Exception as error:  # a damaged file can make the readers raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())

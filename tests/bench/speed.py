@@ -8,6 +8,7 @@ sides take the same fused AdamW and clip the gradient.
 """
 
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
@@ -80,8 +81,11 @@ def joined_step(config, vit, tokens):
 
 
 def decoding(config, tokens):
-    """Both sides of greedy decoding, 64 tokens behind the prompts `tokens`."""
-    ours, theirs = GPT(config).eval(), reference_gpt(config).eval()
+    """Both sides of greedy decoding, 64 tokens behind the prompts `tokens`, with weights from the same file."""
+    theirs = reference_gpt(config).eval()
+    with TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        ours = GPT.from_pretrained(folder).eval()
     plain = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     return {"ours_ms": lambda: ours.generate(tokens, 64),
             "transformers_ms": lambda: theirs.generate(tokens, max_new_tokens=64, **plain)}

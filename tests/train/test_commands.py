@@ -83,6 +83,8 @@ def test_a_released_gpt_with_added_tokens_learns_slowly_and_the_connector_fast(s
         run = shell.saved(f"run{factor}")
         rates = [group["lr"] for group in run["optimizer"]["param_groups"]]
         assert max(rates) / min(rates) == pytest.approx(factor) and run["args"]["learning_rate"] == 5e-5
+        weight = train.restore(run)[0].gpt.h[0].mlp.c_fc.weight
+        assert weight.stride() == (1, 32)  # as in the file, also after --resume
     tokens = gpt.generate(torch.tensor([[50256, 15496, 995]]), 3)[0, 1:].tolist()
     expected = train.make_tokenizer("gpt2").decode([token for token in tokens if token < 50256])
     assert shell("sample.py --init gpt --prompt 'Hello world' --max_new_tokens 3") == f"{expected}\n"
