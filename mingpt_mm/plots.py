@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional as F
 
 INK, GRID, RIGHT, WRONG = "#555555", "#dddddd", "#117733", "#cc2222"
-COLORS = ("#7788aa", "#dd6600", "#332288", RIGHT, WRONG)
+COLORS = ("#7788aa", "#dd6600", "#332288", RIGHT, WRONG, "#aa4499", "#44aa99", "#999933")
 FONT = ImageFont.load_default(14)
 # {title: values in the log}; losses have a logarithmic axis, shares one from 0 to 1
 CHARTS = {"loss": {"loss", "synthetic_loss", "text_loss", "image_text_loss", "val_loss"},
@@ -38,19 +38,19 @@ def caption_samples(dataset, captions):
     return samples
 
 
-def plot_run(path, events, samples=(), across=6):
+def plot_run(path, events, samples=(), across=6, charts=CHARTS):
     """Draw the curves of the `events`, the last sentences of a GAN and `samples` to the PNG file `path`.
 
-    `samples` are (PIL image, text, color) each, `across` of them in a row.
+    `samples` are (PIL image, text, color) each, `across` of them in a row. `charts`: see CHARTS.
     """
     logged = set().union(*events)
-    charts = {title: sorted(names & logged) for title, names in CHARTS.items() if names & logged}
+    charts = {title: sorted(names & logged) for title, names in charts.items() if names & logged}
     sentences = [f"{e['step']:,}: {sentence}" for e in events for sentence in e.get("sentences", [])][-12:]
-    # A chart takes 240 pixels, as do the sentences; the samples begin at `top`, with 70 pixels for each text.
-    top, width = 240 * (len(charts) + bool(sentences)), 942 // across
-    image = Image.new("RGB", (960, top + math.ceil(len(samples) / across) * (width + 70) + 10), "white")
+    # The samples, with 70 pixels for each text, end at `top`. A chart takes 240 pixels, as do the sentences.
+    top, width = math.ceil(len(samples) / across) * (942 // across + 70) + 10, 942 // across
+    image = Image.new("RGB", (960, top + 240 * (len(charts) + bool(sentences))), "white")
     draw = ImageDraw.Draw(image)
-    for base, (title, names) in zip(range(205, top, 240), charts.items()):  # from y = base up to base - 185
+    for base, (title, names) in zip(range(top + 195, 9999, 240), charts.items()):  # from base up to base - 185
         curves = [[(e["step"], max(e[name], 1e-4)) for e in events if name in e] for name in names]
         steps, values = zip(*sum(curves, []))
         last, log = max(steps) or 1, title == "loss"
@@ -63,9 +63,9 @@ def plot_run(path, events, samples=(), across=6):
             draw.line([(60 + 700 * s / last, base - 185 * y) for (s, _), y in zip(curve, levels)], color, 3)
             draw.text((772, base - 180 + 20 * i), f"{name} {curve[-1][1]:.3f}", color, FONT)
         draw.text((410, base + 8), f"{title}, {last:,} steps", INK, FONT, "mt")
-    draw.text((16, 240 * len(charts) + 10), "\n".join(sentences), INK, FONT)
+    draw.text((16, top + 240 * len(charts)), "\n".join(sentences), INK, FONT)
     for i, (picture, text, color) in enumerate(samples):
-        x, y = 16 + i % across * width, top + i // across * (width + 70)
+        x, y = 16 + i % across * width, 10 + i // across * (width + 70)
         image.paste(picture.resize((width - 16, width - 16)), (x, y))
         draw.text((x, y + width - 12), textwrap.fill(text, width // 8), color, FONT)
     image.save(path, "PNG")

@@ -25,20 +25,23 @@ def make_parser(doc):
     return parser
 
 
-def start(argv, folder, threads=1, patch="", **options):
-    """A process that runs `train.py ARGV` in `folder`; patch: code that changes the module `train` before."""
-    program = ["-c", f"import train\n{patch}\ntrain.run_command(train.main)"] if patch else [ROOT / "train.py"]
+def start(argv, folder, threads=1, patch="", root=ROOT, **options):
+    """A process that runs `train.py ARGV` of the code in `root` in `folder`.
+
+    patch: code that changes the module `train` before.
+    """
+    program = ["-c", f"import train\n{patch}\ntrain.run_command(train.main)"] if patch else [root / "train.py"]
     return subprocess.Popen([sys.executable, *map(str, [*program, *argv])], cwd=folder, text=True,
                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options,
-                            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)})
+                            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(root)})
 
 
-def run(argv, out, threads=1, patch=""):
+def run(argv, out, threads=1, patch="", root=ROOT):
     """The final record of `train.py ARGV --out OUT`. A finished run is not repeated, an unfinished one is resumed."""
     log = out / "log.jsonl"
     if '"event": "final"' not in (log.read_text() if log.exists() else ""):
         argv = ["--resume"] if (out / "last.pt").exists() else argv
-        process = start([*argv, "--out", out.name], out.parent, threads, patch)
+        process = start([*argv, "--out", out.name], out.parent, threads, patch, root)
         error = process.communicate()[1]
         if process.returncode:
             sys.exit(f"{out.name}: {error}")

@@ -1,0 +1,158 @@
+"""The pages say what is there: links, quoted lines, commands, and recipes that do what they promise."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mingpt_mm import load_run
+from mingpt_mm.data.datasets import load_frames
+from tests.bench.experiments import copy_code, read_blocks, read_sections
+
+ROOT = Path(__file__).parent.parent
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8")
+         for name in ("README.md", "mingpt_mm/README.md", "mingpt_mm/RECIPES.md", "tests/bench/README.md")}
+IMAGE = "images/images/3.png"
+RECIPES = {  # a command after the edits of the recipe, and what must be true then
+    "a drawn world": ("train.py TINY SMALL --world counts --steps 1 --eval_samples 2", """
+        import json, glob
+        rows = [json.loads(line) for line in open(glob.glob("runs/counts-0-*/captions.jsonl")[0])]
+        assert {row["caption"][0] for row in rows} == set("1234")"""),
+    "a relation": ("train.py adversarial TINY --gan_warmup 1 --gan_steps 1 --sentences 1 --steps 1", """
+        import glob
+        assert "\\tteaches\\t" in open(glob.glob("runs/story-0-*/kg.tsv")[0]).read()"""),
+    "another vision encoder": ("train.py TINY IMAGES --out new", """
+        import torch, mingpt_mm
+        model, tokenizer, args = mingpt_mm.load_run("new")
+        model.train()
+        assert not any(module.training for module in model.vit.stages) and model.gpt.training
+        pixels = torch.zeros(1, 1, 3, 16, 16, dtype=torch.uint8)
+        assert model.encode_images(pixels).shape == (1, 4, 24)
+        model.vit.stages = model.vit.stages[:-1]  # patches of half the size
+        try:
+            assert not model.encode_images(pixels).numel()
+        except ValueError as error:
+            assert "patches" in str(error)"""),
+    "another connector": ("train.py TINY IMAGES --out new", """
+        import mingpt_mm
+        assert len(mingpt_mm.load_run("new")[0].connector) == 3"""),
+    "grouped-query attention": ("train.py TINY IMAGES --n_head 4 --n_embd 32 --out new", """
+        import torch, mingpt_mm
+        gpt = mingpt_mm.GPT(mingpt_mm.GPTConfig(12, 30, 2, 8, 32)).eval()
+        tokens, cache = torch.randint(30, (2, 12)), gpt.new_cache(12)
+        cached = torch.cat([gpt(part, cache=cache) for part in tokens.split([5, 1, 4, 2], dim=1)], dim=1)
+        torch.testing.assert_close(cached, gpt(tokens), atol=1e-5, rtol=1e-4)
+        assert cache[0].buffer.shape == (2, 2, 2, 12, 4)"""),
+    "a logger of your own": ("train.py TINY IMAGES --out new", """
+        assert "eval/exact_match" in open("sent.txt").read()"""),
+}
+
+
+def commands(text):
+    """The commands in blocks of the shell, without comments and the options in [brackets]."""
+    lines = "".join(read_blocks(text, "sh")).replace("\\\n", " ").splitlines()
+    return [" ".join(re.sub(r"\s#.*", "", line).split()) for line in lines if line.strip()]
+
+
+def test_the_pages_keep_their_sizes_and_the_first_screen_has_a_picture():
+    lines = PAGES["README.md"].splitlines()
+    assert len(lines) <= 250 and len(PAGES["README.md"].split()) <= 2500
+    assert any(line.startswith("![") for line in lines[:15])
+    assert len(PAGES["mingpt_mm/README.md"].splitlines()) <= 300
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_and_pictures_of_a_page_lead_somewhere(name):
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", PAGES[name]):
+        page = (ROOT / name).parent / target if target else ROOT / name
+        assert page.exists(), target
+        titles = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE) if anchor else [anchor]
+        assert anchor in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], anchor
+
+
+def test_lines_that_the_tour_quotes_stand_in_the_code():
+    stops = re.findall(r"^## \d\. `(.*)`\n((?:(?!## ).*\n)+)", PAGES["mingpt_mm/README.md"], re.MULTILINE)
+    assert [Path(name).stem for name, _ in stops] == "transformer gpt vit multimodal alignment gan train".split()
+    for name, text in stops:
+        lines = "\n".join(read_blocks(text, "python")).splitlines()
+        code = set(map(str.strip, (ROOT / name).read_text(encoding="utf-8").splitlines()))
+        assert lines and not [line for line in lines if line.strip() and line.strip() not in code], name
+
+
+@pytest.mark.skipif(not (ROOT / ".ci/run").exists(), reason="no .ci/run")
+def test_every_command_of_the_pages_runs_in_ci_or_is_a_bench():
+    run = (ROOT / ".ci/run").read_text()
+    for page in ("README.md", "mingpt_mm/RECIPES.md"):
+        for command in commands(PAGES[page]):
+            assert f"'{command}'" in run or command == "pytest" in run, command
+    for bench in re.findall(r"python -m tests\.bench\.(\w+)", "".join(PAGES.values())):
+        assert (ROOT / f"tests/bench/{bench}.py").exists(), bench
+
+
+@pytest.mark.parametrize("name", read_sections("Experiment"))
+def test_the_edits_of_an_experiment_fit_the_code(name, tmp_path):
+    copy_code(tmp_path / "code", "".join(read_blocks(read_sections("Experiment")[name], "diff")))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_does_what_it_says_on_a_copy_of_the_code(name, shell, tmp_path):
+    edits, = read_blocks(read_sections("Recipe")[name], "diff")
+    assert sum(line.startswith("+") for line in edits.splitlines()) <= 15
+    code, (line, check) = tmp_path / "code", RECIPES[name]
+    copy_code(code, edits)
+    (code / "wandb.py").write_text("def log(values):\n    print(values, file=open('sent.txt', 'a'))\n")
+    program, *argv = shell.words(line)
+    for command in ([code / program, *argv], ["-c", textwrap.dedent(check)]):
+        done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=120,
+                              env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(code)})
+        assert done.returncode == 0, done.stderr
+
+
+def run_recipe(name, **scope):
+    """Run the Python code of a recipe with the variables `scope`; return all its variables."""
+    exec("".join(read_blocks(read_sections("Recipe")[name], "python")), scope)
+    return scope
+
+
+def test_the_recipe_for_own_images_writes_what_train_py_reads(shell):
+    Path("FOLDER").mkdir()
+    for i in range(12):
+        Image.open(IMAGE).save(f"FOLDER/{i}.jpg")
+        Path(f"FOLDER/{i}.txt").write_text(f"a lime one, number {i}\n")
+    run_recipe("own images")
+    assert len(Path("FOLDER/captions.jsonl").read_text().splitlines()) == 12
+    shell("train.py TINY SMALL --data FOLDER --steps 1")
+
+
+def test_the_recipe_for_two_images_trains_on_them_and_puts_both_into_a_prompt(shell, capsys):
+    model, tokenizer, args = load_run("seen")
+    scope = run_recipe("a second image in the prompt", model=model, tokenizer=tokenizer, args=args, torch=torch,
+                       files=[IMAGE, "images/images/4.png"], load_frames=load_frames)
+    assert scope["prefix"].size(1) == 2 * 4 + scope["words"].size(1) and not scope["a"].equal(scope["b"])
+    assert capsys.readouterr().out
+    rows = []
+    for i in range(12):
+        Path(f"pairs/{i}").mkdir(parents=True)
+        for j in range(2):
+            Image.open(f"images/images/{i + j}.png").save(f"pairs/{i}/{j}.png")
+        rows.append(json.dumps({"video": f"{i}", "caption": f"two images, {i % 3}"}))
+    Path("pairs/captions.jsonl").write_text("\n".join(rows))
+    shell("train.py TINY SMALL --data pairs --frames 2 --steps 1")
+
+
+def test_the_scripts_of_readme_and_recipe_describe_an_image_and_continue_a_text(shell, capsys):
+    Path("runs").mkdir()
+    Path("seen").rename("runs/multimodal-1")
+    Path("told").rename("runs/story")
+    Image.open(IMAGE).save("photo.jpg")
+    for script in (*read_blocks(PAGES["README.md"], "python"), None):
+        if script is None or "load_run" in script:
+            exec(script, {}) if script else run_recipe("top-p in a script")
+            assert capsys.readouterr().out.strip()
