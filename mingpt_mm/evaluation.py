@@ -41,7 +41,7 @@ def evaluate_captions(model, dataset, tokenizer, args, ablate=False):
     """(metrics, captions) on the first rows of the CaptionDataset `dataset`.
 
     Metrics are the mean loss of a token (val_loss) and the share of captions that are right to the last
-    letter (exact_match); with `ablate` also both for each of `ablations`.
+    letter (exact_match). With `ablate` both are also measured for each of `ablations`.
     """
     model.eval()
     sums, count, captions = Counter(), 0, []

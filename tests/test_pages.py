@@ -86,6 +86,12 @@ def test_lines_that_the_tour_quotes_stand_in_the_code():
         assert lines and not [line for line in lines if line.strip() and line.strip() not in code], name
 
 
+def test_tests_that_the_pages_name_exist():
+    tests = "".join(file.read_text(encoding="utf-8") for file in ROOT.glob("tests/**/test_*.py"))
+    named = set(re.findall(r"\btest_\w{20,}", "".join(PAGES.values())))
+    assert len(named) > 9 and not [name for name in named if f"def {name}(" not in tests]
+
+
 @pytest.mark.skipif(not (ROOT / ".ci/run").exists(), reason="no .ci/run")
 def test_every_command_of_the_pages_runs_in_ci_or_is_a_bench():
     run = (ROOT / ".ci/run").read_text()

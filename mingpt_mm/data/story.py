@@ -1,9 +1,9 @@
 """The built-in text and knowledge graph: facts about the inhabitants of the castle.
 
 `kg.tsv`, the graph, holds nine tenths of all facts (head, relation, tail). `text.txt` states under half of
-those; the others no text states. The text is as noisy as distant supervision finds the world (Modeling
-Relations and Their Mentions without Labeled Text, Riedel et al., 2010): a sentence may name both ends of a
-triple and state nothing about them, and of two relations of the same pair it states one. `probes.jsonl` asks
+those; the others no text states. The text is as noisy as real text is for distant supervision (Modeling
+Relations and Their Mentions without Labeled Text, Riedel et al., 2010). A sentence may name both ends of a
+triple and state nothing about them. Of two relations of the same pair it states one. `probes.jsonl` asks
 for each fact. Wordings and nouns are in story.txt; a new relation takes a few lines there.
 """
 

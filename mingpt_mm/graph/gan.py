@@ -3,8 +3,8 @@
 Generative Adversarial Nets (Goodfellow et al., 2014), conditioned on the relation. Real sentences come from
 distant supervision, so many do not state their relation. Maximum likelihood must reproduce those too. The
 adversarial game need not: its discriminator also sees real sentences with a wrong relation (Generative
-Adversarial Text to Image Synthesis, Reed et al., 2016, section 4.2), so a sentence that suits any relation
-is rejected for all. train.py has the game: `train_gan`.
+Adversarial Text to Image Synthesis, Reed et al., 2016, section 4.2). So it rejects a sentence that suits any
+relation. The game is `train_gan` in train.py.
 
 The GAN's words are words, punctuation marks and the slots [H] and [T]. It never spells a name.
 
@@ -75,8 +75,9 @@ def discriminator_loss(real_score, fake_score, wrong_score):
     """Binary cross entropy on scores (B,): of real sentences, fake ones, real ones with a wrong relation.
 
     With weight w on the last, the best score of a sentence x is log p_real(x | r) - log(p_G(x | r) +
-    w p_real(x | r')), r' being the wrong relations (Goodfellow et al., 2014, proposition 1). A sentence as
-    common with wrong relations as with its own scores at most -log w, however rarely the generator writes it.
+    w p_real(x | r')), r' being the wrong relations (Goodfellow et al., 2014, proposition 1). If x is as
+    common with wrong relations as with its own, its score is at most -log w. This holds however rarely the
+    generator writes it.
     """
     return (F.softplus(-real_score).mean() + F.softplus(fake_score).mean()
             + WRONG_RELATION_WEIGHT * F.softplus(wrong_score).mean())

@@ -1,6 +1,6 @@
 """The Transformer block that GPT-2 and ViT are made of, and the key-value cache.
 
-Attention Is All You Need (Vaswani et al., 2017), section 3, with LayerNorm before each sublayer (Language
+Attention Is All You Need (Vaswani et al., 2017), section 3. LayerNorm stands before each sublayer (Language
 Models are Unsupervised Multitask Learners, Radford et al., 2019, section 2.3). GPT-2 runs the block with a
 causal mask, ViT without. Parameters have the names of the released GPT-2 files.
 
@@ -100,10 +100,10 @@ class Block(nn.Module):
 def init_weights(model, width, n_layer):
     """GPT-2's initialization at any width, in place: matrices and embeddings normal, biases zero.
 
-    GPT-2 uses a standard deviation of 0.02 at width 768. A layer's output is a sum over its width, so at a
-    smaller width the deviation grows as sqrt(768 / width) to keep the outputs at the same scale. The
-    2 * `n_layer` projections that add to the residual stream are divided by sqrt(2 * n_layer), so that their
-    sum does not grow with depth (Radford et al., 2019, section 2.3).
+    GPT-2 uses a standard deviation of 0.02 at width 768. A layer's output is a sum over its width. So at
+    another width the deviation is multiplied by sqrt(768 / width), to keep the outputs at the same scale.
+    2 * `n_layer` projections add to the residual stream. They are divided by sqrt(2 * n_layer), so that
+    their sum does not grow with depth (Radford et al., 2019, section 2.3).
     """
     std = 0.02 * (768 / width)**0.5
     for name, parameter in model.named_parameters():

@@ -1,7 +1,7 @@
 """ViT: an image is cut into patches, and each patch becomes an embedding, as a word does in GPT-2.
 
-An Image is Worth 16x16 Words (Dosovitskiy et al., 2021), section 3.1: one linear layer embeds each patch, a
-class token comes first, learned position embeddings are added. Then come GPT-2's blocks without causal mask.
+An Image is Worth 16x16 Words (Dosovitskiy et al., 2021), section 3.1. One linear layer embeds each patch. A
+class token comes first. Position embeddings are added. Then come GPT-2's blocks without causal mask.
 
 Letters: B batch, H and W height and width in pixels, h and w in patches, N = h * w patches, C embedding
 width.

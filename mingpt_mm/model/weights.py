@@ -90,7 +90,7 @@ class PretrainedModel(torch.nn.Module):
 
         Names are "gpt2" to "gpt2-xl", "distilgpt2" and "google/vit-base-patch16-224" and its like. `settings`
         are further ones for the config. Raises UserError if the weights cannot be found or read, or are of
-        another model; it names all tensors that are missing, left over or of another shape.
+        another model. Its message names all tensors that are missing, left over or of another shape.
         """
         tensors, kind = {}, cls.model_type
         try:

@@ -1,34 +1,44 @@
 """Images and videos, captioned from scratch: the built-in worlds, and real data sets.
 
     python -m tests.bench.captions --seeds 3 --jobs 2
-    python -m tests.bench.captions --seeds 1 --variants emoji -- --steps 20      options of train.py
+    python -m tests.bench.captions --seeds 1 --variants "1,800 drawings" -- --steps 20      options of train.py
 
-The environment variable MINGPT_MM_DATA names the folder with the real data sets; without it they are left out.
-Every tenth of their rows is held out. The columns are those of the final record: loss and exact match, also with
-blank and shuffled images and, for videos, with other orders of the frames.
+The commands for real data are those of the README's table "Your own images". The environment variable
+MINGPT_MM_DATA names the folder with the data sets; without it they are left out. Every tenth of their rows is held out.
+The columns are those of the final record: loss and exact match, also with blank and shuffled images and, for
+videos, with other orders of the frames.
 """
 
+import json
 import os
+import re
 from pathlib import Path
 
-from tests.bench.common import bench, make_parser, run
+from tests.bench.common import ROOT, bench, make_parser, run
 
 DATA = Path(os.environ.get("MINGPT_MM_DATA", "nowhere")).absolute()
-BOTH = "--n_embd 128 --n_head 4 --n_layer 2 --learning_rate 1e-3 --eval_interval 250 "
-REAL = {
-    "lpc_clips": BOTH + "--vit_layers 3 --dropout 0.1 --steps 1500",
-    "emoji": BOTH + "--image_size 72 --patch_size 12 --vit_layers 4 --vocab_size 1024 --dropout 0.1 --steps 2500",
-    "flickr8k_1k": BOTH + "--image_size 96 --vocab_size 1024 --dropout 0.2 --steps 1000",
-}
-VARIANTS = {world: ["--world", world] for world in ("scenes", "clips")}
-VARIANTS |= {name: ["--data", DATA / name, *text.split()] for name, text in REAL.items() if (DATA / name).is_dir()}
+SETS = {"150 photographs": ("flickr8k_1k", 150), "850 photographs": ("flickr8k_1k", None),
+        "1,800 drawings": ("emoji", None), "260 clips": ("lpc_clips", None)}  # {name: (folder, rows)}
+COMMANDS = dict(re.findall(r"^\| (.*?)(?: \(.*?\))? \| `python train.py --data FOLDER ?(.*?)`",
+                           (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+VARIANTS = {world: f"--world {world}" for world in ("scenes", "clips")}
+VARIANTS |= {name: COMMANDS[name] for name, (folder, _) in SETS.items() if (DATA / folder).is_dir()}
 ABLATIONS = ("", "_blank", "_shuffled", "_reversed", "_first_frame", "_shuffled_frames")
 COLUMNS = (*(f"{metric}{name}" for metric in ("exact_match", "val_loss") for name in ABLATIONS), "best_step", "seconds")
 
 
 def measure(options, name, out, seed):
     """The final record of a run."""
-    return run(["--seed", seed, *VARIANTS[name], *options.options], out, options.threads)
+    argv = ["--seed", seed, *VARIANTS[name].split(), *options.options]
+    if name in SETS:
+        folder, n = SETS[name]
+        rows = [json.loads(line) for line in (DATA / folder / "captions.jsonl").open(encoding="utf-8")][:n]
+        rows = [row | {key: str(DATA / folder / row[key]) for key in ("image", "video") & row.keys()} for row in rows]
+        data = out.with_name(f"data-{out.name}")
+        data.mkdir(exist_ok=True)
+        (data / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        argv += ["--data", data]
+    return run(argv, out, options.threads)
 
 
 def main():

@@ -96,8 +96,8 @@ def draw_masks(path):
 def tabulate_sentences(events, steps=(100, 400, 1000, 1100, 1400, 1800)):
     """What the generator wrote for the first three triples at some of its steps, as a table in Markdown."""
     written = {event["step"]: event["sentences"] for event in events if event["event"] == "gan"}
-    rows = [" | ".join(["", str(step), *written[step]]) for step in steps]
-    return "\n".join(["| step | | | |", "|---|---|---|---|", *(f"{row[1:]} |" for row in rows)])
+    rows = [f"| {' | '.join([str(step), *written[step]])} |" for step in steps]
+    return "\n".join(["| step | | | |", "|---|---|---|---|", *rows])
 
 
 def main():

@@ -1,6 +1,6 @@
 """Speed beside transformers: training steps on text and on images with captions, and decoding.
 
-    python -m tests.bench.speed [--json FILE]      GPT-2 124M's and ViT-B/16's sizes, random weights
+    python -m tests.bench.speed [--json FILE]      GPT-2 124M's and ViT-B/16's sizes, random weights, on the CPU
     python -m tests.bench.speed --quick            small models and two rounds: only to see that it runs
 
 Medians of rounds in turn; the ratio transformers / ours is that of each round, so above 1 ours is faster. Both
@@ -64,9 +64,10 @@ def train_step(model, loss):
     return work
 
 
-def text_step(config, tokens):
-    """Both sides of a training step on text."""
-    ours, theirs, inputs, targets = GPT(config), reference_gpt(config), tokens[:, :-1], tokens[:, 1:].flatten()
+def text_step(config, tokens, prepare=lambda model: model):
+    """Both sides of a training step on text; `prepare` may compile the models."""
+    ours, theirs = prepare(GPT(config)), prepare(reference_gpt(config))
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].flatten()
     return {"ours_ms": train_step(ours, lambda: F.cross_entropy(ours(inputs).flatten(0, 1), targets)),
             "transformers_ms": train_step(theirs, lambda: theirs(tokens, labels=tokens).loss)}
 
@@ -80,12 +81,12 @@ def joined_step(config, vit, tokens):
             "transformers_ms": train_step(theirs, lambda: theirs(pixels[:, 0], tokens))}
 
 
-def decoding(config, tokens):
+def decoding(config, tokens, prepare=lambda model: model):
     """Both sides of greedy decoding, 64 tokens behind the prompts `tokens`, with weights from the same file."""
-    theirs = reference_gpt(config).eval()
+    theirs = prepare(reference_gpt(config).eval())
     with TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
-        ours = GPT.from_pretrained(folder).eval()
+        ours = prepare(GPT.from_pretrained(folder).eval())
     plain = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     return {"ours_ms": lambda: ours.generate(tokens, 64),
             "transformers_ms": lambda: theirs.generate(tokens, max_new_tokens=64, **plain)}

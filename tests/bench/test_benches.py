@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import train
 from mingpt_mm.data.datasets import load_documents, load_triples
 from mingpt_mm.data.story import write_story
 from mingpt_mm.graph.alignment import HEAD, TAIL
 from mingpt_mm.training import Logger
-from tests.bench import game
+from tests.bench import compare, game, pictures
 from tests.bench.story_grammar import evaluate_synthetic, make_parser
 
 FILES = Path(__file__).parent.glob("*.py")
@@ -41,6 +42,8 @@ def test_help_of_a_bench_says_what_it_measures(name, monkeypatch, capsys):
 @pytest.mark.parametrize("name, options, columns", [
     ("adversarial", "--seeds 1 --variants GAN -- TINY", {"recall_graph_only", "perplexity", "faithfulness"}),
     ("facts", "--seeds 1 --story 'TINY' -- --steps 1 --eval_samples 2", {"exact_match", "context_stated"}),
+    ("captions", "--seeds 1 --variants scenes -- --steps 1 --eval_samples 2", {"exact_match"}),
+    ("experiments", "--seeds 1 --variants 'no causal mask' -- --steps 1 --eval_samples 2", {"exact_match"}),
     ("cache", "--quick", {"ratio"})])
 def test_a_bench_runs_train_py_and_measures_what_its_table_shows(name, options, columns, monkeypatch, tmp_path):
     tiny = "--gan_warmup 2 --gan_steps 1 --sentences 1 --steps 2 --n_layer 1 --n_embd 16"
@@ -48,6 +51,27 @@ def test_a_bench_runs_train_py_and_measures_what_its_table_shows(name, options, 
     monkeypatch.setattr(sys, "argv", [name, "--json", str(tmp_path / "json"), *argv])
     importlib.import_module(f"tests.bench.{name}").main()
     assert all(columns <= records[0].keys() for records in json.loads((tmp_path / "json").read_text()).values())
+
+
+def test_runs_are_compared_in_one_picture(shell, monkeypatch):
+    for runs, charts in (("seen moving", 2), ("seen told", 4)):
+        monkeypatch.setattr(sys, "argv", ["compare", *runs.split(), "--out", "both.png"])
+        compare.main()
+        assert Image.open("both.png").height == 250 * charts
+
+
+def test_the_picture_of_the_mask_shows_what_attention_reads(tmp_path):
+    assert pictures.reads_from(False, 0, 4).all()
+    for cached, T in ((0, 5), (3, 4), (6, 1)):
+        assert pictures.reads_from(True, cached, T).equal(torch.ones(T, cached + T).tril(cached).bool())
+    pictures.draw_masks(tmp_path / "mask.png")
+    assert Image.open(tmp_path / "mask.png").width == 960
+
+
+def test_the_table_of_what_the_gan_writes_has_a_row_for_each_step():
+    events = [{"event": "gan", "step": step, "sentences": [f"A{step}", "B", "C"]} for step in (100, 200, 300)]
+    assert pictures.tabulate_sentences(events, (100, 300)).splitlines()[2:] == [
+        "| 100 | A100 | B | C |", "| 300 | A300 | B | C |"]
 
 
 def test_parser_finds_exactly_the_stated_facts_in_a_story(story):
