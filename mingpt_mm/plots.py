@@ -50,7 +50,7 @@ def plot_run(path, events, samples=(), across=6, charts=CHARTS):
     top, width = math.ceil(len(samples) / across) * (942 // across + 70) + 10, 942 // across
     image = Image.new("RGB", (960, top + 240 * (len(charts) + bool(sentences))), "white")
     draw = ImageDraw.Draw(image)
-    for base, (title, names) in zip(range(top + 195, 9999, 240), charts.items()):  # from base up to base - 185
+    for base, (title, names) in zip(range(top + 195, 9999, 240), charts.items()):  # up to base - 185
         curves = [[(e["step"], max(e[name], 1e-4)) for e in events if name in e] for name in names]
         steps, values = zip(*sum(curves, []))
         last, log = max(steps) or 1, title == "loss"

@@ -1,4 +1,4 @@
-"""The experiments of the tour (mingpt_mm/README.md): each edits a copy of the code as the page says and trains it.
+"""The experiments of the tour and the variants of tests/bench/README.md, each on an edited copy of the code.
 
     python -m tests.bench.experiments --seeds 3 --jobs 2
 
@@ -15,7 +15,8 @@ from pathlib import Path
 from tests.bench.common import ROOT, bench, make_parser, run
 from tests.bench.story_grammar import measure_run
 
-PAGES = {"Experiment": ROOT / "mingpt_mm/README.md", "Recipe": ROOT / "mingpt_mm/RECIPES.md"}
+PAGES = {"Experiment": ROOT / "mingpt_mm/README.md", "Recipe": ROOT / "mingpt_mm/RECIPES.md",
+         "Variant": ROOT / "tests/bench/README.md"}
 COLUMNS = ("exact_match", "val_loss", "recall_stated", "recall_graph_only", "faithfulness", "right_wordings", "seconds")
 
 
@@ -59,7 +60,7 @@ def measure(experiments, options, name, out, seed):
 
 def main():
     """Run what the options say."""
-    experiments = read_sections("Experiment")
+    experiments = read_sections("Experiment") | read_sections("Variant")
     bench(make_parser(__doc__), ["default", *experiments], partial(measure, experiments), COLUMNS)
 
 
