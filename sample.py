@@ -1,9 +1,9 @@
-"""Ask a trained model.
+"""Sample from a trained model.
 
     python sample.py                             the newest run, on its own validation images or questions
     python sample.py --image FILE ...            describe images, animations or folders of frames
     python sample.py --data FOLDER               score a captioned folder
-    python sample.py --image FILE --ask "lives in the"   and continue "NAME lives in the" behind the caption
+    python sample.py --image FILE --ask "lives in the"   then continue "NAME lives in the" after the caption
     python sample.py --prompt "a red bat"        continue a text
     python sample.py --prompt TEXT --choices "the crypt|the tower"      which is more likely?
     python sample.py --chat                      answer each line that you type
@@ -19,10 +19,10 @@ model:
 task:
   --image ...           images, animations or folders of frames to describe
   --video ...           the same as --image
-  --data=               folder with captions.jsonl to score: loss, exact match, both again with wrong images
+  --data=               folder with captions.jsonl to score: loss, exact match, both also with ablations
   --prompt=             text to continue; with --image the beginning of the caption
   --choices=            rank these continuations of the prompt, separated by "|"
-  --ask=                ask about the caption's NAME, its words up to a comma: continue NAME TEXT
+  --ask=                after the caption continue "NAME TEXT"; NAME: the caption up to a comma
   --explain=            draw where each token attends on the image to this PNG file
   --chat                answer each line of standard input; with --image about the image
 
@@ -88,7 +88,7 @@ def main():
     gpt, files, prompt = getattr(model.to(device), "gpt", model), args.image + args.video, args.prompt.strip()
     choices = [choice.strip() for choice in args.choices.split("|") if choice.strip()]
     if gpt is model and (files or args.data or args.ask or args.explain):
-        raise UserError("this model knows text alone: use --prompt or --chat")
+        raise UserError("this is a text-only model: use --prompt or --chat")
     if gpt is not model and model.frames == 1 and any(Path(file).is_dir() for file in files):
         raise UserError("this model sees single images: name files, or score a captioned folder with --data")
     sampling = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_k": args.top_k,

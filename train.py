@@ -1,20 +1,20 @@
-"""Train a GPT to describe images, or to know what only a knowledge graph says.
+"""Train a GPT to describe images, or to recall facts that only a knowledge graph states.
 
     python train.py                              built-in images, from scratch, on any machine
     python train.py --world clips                built-in videos
     python train.py --data FOLDER                your own images and videos: FOLDER/captions.jsonl
-    python train.py adversarial                  built-in story: a text and a graph that a GAN puts into words
+    python train.py adversarial                  built-in story: a text, and a graph that a GAN verbalizes
     python train.py adversarial --text FILE --kg FILE.tsv
     python train.py --resume                     continue the newest run, also with other options of "run"
 
-The run's folder gets last.pt, best.pt, log.jsonl and progress.png, and in adversarial runs the GPT's texts,
-text.txt and synthetic.txt. The lines below declare the options with their defaults; DEFAULTS, in train.py,
-holds those that differ for some runs.
+The run's folder gets last.pt, best.pt, log.jsonl and progress.png, and in adversarial runs the texts that the
+GPT learns, text.txt and synthetic.txt. The lines below declare the options with their defaults. DEFAULTS, in
+train.py, holds those that differ for some runs.
 
 run:
   --out=                     folder of the run; else the next free number under runs/
   --resume                   continue from last.pt in --out, or in the newest run
-  --steps=1200               training steps; the learning rate is 0 after the last, also if --resume adds some
+  --steps=1200               training steps; the cosine spans all: more with --resume raise the rate
   --batch_size=32            rows in a batch, over all processes
   --learning_rate=0.0015     peak of the learning rate
   --warmup_steps=50          steps to the peak, from which a cosine falls to 0
@@ -94,7 +94,7 @@ DEFAULTS = {  # what a loop, a world or released weights change
     "clips": dict(n_layer=2, steps=1600, learning_rate=2e-3), "portraits": dict(steps=900),
     "vit": dict(image_size=224), "released": dict(learning_rate=5e-5, connector_lr_factor=20.0),
 }
-KL_WEIGHT = 0.1  # of the penalty that keeps the generator near maximum likelihood, and so its variety
+KL_WEIGHT = 0.1  # of the penalty that keeps the generator near its maximum-likelihood copy: sentences vary
 
 
 def parse_args(argv):
@@ -176,7 +176,7 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
             scores = [(e.get("exact_match", e["step"]), -e["val_loss"]) for e in events if "val_loss" in e]
             if scores[-1] == max(scores):  # a text model has no exact match: its best is the last
                 save_checkpoint(folder / "best.pt", *state)
-            plot_run(folder / "progress.png", events, caption_samples(data, captions))
+            plot_run(folder / "progress.png", events, [*caption_samples(data, captions)])
         if step == args.steps:
             break
 
@@ -199,7 +199,7 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
         model.load_state_dict(best["model"])
         with autocast:
             metrics, captions = evaluate(model, data, tokenizer, args, ablate=True)
-        plot_run(folder / "progress.png", events, caption_samples(data, captions))
+        plot_run(folder / "progress.png", events, [*caption_samples(data, captions)])
         logger.finish(best["step"], metrics)
 
 
@@ -231,7 +231,7 @@ def train_multimodal(args, checkpoint):
     model.to(device)
 
     loaders = {"loss": make_loader(data, args, device, checkpoint)}
-    if documents:  # documents alone, and as [patches | caption. document] behind an image
+    if documents:  # documents alone, and after an image: [patches | caption. document]
         behind = CaptionDataset(rows, tokenizer, args.frames, args.image_size, TextDataset(
             [f" {document}" for document in documents], tokenizer), args.block_size - prefix)
         loaders["text_loss"] = make_loader(texts.cut(args.block_size), args, device, checkpoint, stream=1)
@@ -244,7 +244,7 @@ def train_multimodal(args, checkpoint):
 def train_gan(args, documents, triples, logger):
     """Synthetic sentences for the graph `triples`, in wordings that a GAN learns from `documents`.
 
-    It is a function of options, documents and triples: a run that stopped in here repeats it on --resume.
+    It is a function of options, documents and triples: a run interrupted here repeats it on --resume.
     """
     if not args.sentences:
         return []
@@ -273,7 +273,7 @@ def train_gan(args, documents, triples, logger):
             wrong_relation = torch.multinomial(negatives[relation], 1, generator=rng).squeeze(1)  # (B,)
             real, fake = examples.sample(relation, rng), G.sample(relation, examples.length, rng)  # (B, L)
 
-            # Train the discriminator: real sentences against fake ones and against those of other relations.
+            # Train the discriminator: real sentences against fake ones and real ones with a wrong relation.
             real_score, fake_score = D(relation, real), D(relation, fake)  # (B,)
             d_loss = discriminator_loss(real_score, fake_score, D(wrong_relation, real))
             d_loss.backward()

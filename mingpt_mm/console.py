@@ -22,7 +22,7 @@ def parse_options(text, argv, groups):
     """({option: default}, {option: value}): what `text`, a command's help, declares, and what `argv` gives.
 
     A group of options has a title like "run:". Its lines are "  --name=DEFAULT", "  --name=CHOICE|CHOICE" or
-    "  --name" for a switch, and what it does; " ..." makes a list. The default, the first choice, tells the
+    "  --name" for a switch, and what it does; " ..." makes a list. The default, or the first choice, sets the
     type.
 
     Numbers are at least 0; dropout and top_p are at most 1. An integer is at least 1 if its default is, but
@@ -76,4 +76,4 @@ def run_command(main):
             raise
         argparse.ArgumentParser().exit(2, f"error: {message}\n")
     except KeyboardInterrupt:
-        sys.exit("interrupted; a run continues with: python train.py --resume --out FOLDER")
+        sys.exit("interrupted; to resume training: python train.py --resume --out FOLDER")

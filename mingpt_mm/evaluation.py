@@ -14,9 +14,9 @@ from mingpt_mm.data.datasets import IGNORE, collate
 
 
 def ablations(pixels):
-    """{name: what to show instead of `pixels` (B, F, 3, H, W)}; a model that uses the image must fail at it.
+    """{name: what to show instead of `pixels` (B, F, 3, H, W)}; a model that uses the image fails on these.
 
-    Mid-gray and the image of another row; for videos also other orders of the frames and the first one alone.
+    Mid-gray, and the image of the row before; for videos also other orders of the frames and the first alone.
     """
     order = torch.rand(pixels.shape[:2], generator=torch.Generator().manual_seed(0)).argsort()  # (B, F)
     images = {"_blank": torch.full_like(pixels, 128), "_shuffled": pixels.roll(1, dims=0)}

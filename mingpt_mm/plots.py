@@ -1,4 +1,4 @@
-"""Pictures of a run: progress.png with its curves and samples, and the attention of each word over an image.
+"""Pictures of a run: progress.png with its curves and samples, and the attention of each token over an image.
 
 Letters: F frames, S size in pixels, C embedding width, T tokens, P prefix positions, N = P + T
 positions, nh heads, hs head size, h patches on each side, r rows and c columns of a grid of frames.
@@ -29,13 +29,11 @@ def make_grid(pixels):
 
 
 def caption_samples(dataset, captions):
-    """Six samples, or fewer,: `captions` of `dataset`, green if right, else red with the right one."""
-    samples = []
+    """Yield at most six (image, text, color): the `captions`, green if right, else red with a right one."""
     for i, said in [*enumerate(captions)][::math.ceil(len(captions) / 6) or 1]:
         right = dataset.rows[i].captions
         text, color = (said, RIGHT) if said in right else (f"{said} (right: {right[0]})", WRONG)
-        samples.append((make_grid(dataset[i, 0][0]), text, color))
-    return samples
+        yield make_grid(dataset[i, 0][0]), text, color
 
 
 def plot_run(path, events, samples=(), across=6, charts=CHARTS):
@@ -75,7 +73,8 @@ def plot_run(path, events, samples=(), across=6, charts=CHARTS):
 def plot_attention(path, model, tokenizer, pixels, caption):
     """Draw where each token of `caption` attends on the image `pixels` (1, F, 3, S, S).
 
-    For each block, darker patches had less attention (mean of the heads) when the token was chosen.
+    For each block, darker patches had less attention (mean of the heads) when the token was chosen. The
+    number is the sum over all patches.
 
     Attention tells where the model reads, not what it makes of it (Attention is not Explanation, Jain and
     Wallace, 2019). scaled_dot_product_attention returns its weights if the values are the identity matrix.

@@ -47,7 +47,7 @@ def parameter_groups(model, args):
 
 
 def get_lr(step, args):
-    """Linear warm-up to the peak, then a cosine down to 0 at the last step."""
+    """Linear warm-up to the peak, then a cosine to 0 after the last step."""
     progress = (step - args.warmup_steps) / max(1, args.steps - args.warmup_steps)
     cosine = args.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
     return args.learning_rate * (step + 1) / args.warmup_steps if progress < 0 else cosine

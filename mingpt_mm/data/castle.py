@@ -80,9 +80,9 @@ def scenes(rng, splits):
 def clips(rng, splits):
     """Yield (caption, FRAMES lists of things) of a clip of one moving thing for each of `splits`.
 
-    The set of frames without their order does not tell a motion from its opposite. A flight goes once around
+    Opposite motions differ only in the order of the frames. A flight wraps around once
     (what leaves at one edge comes back at the other), so both directions show the same places. Shrinking ends
-    as small as growing starts. Of two colors either can be the first.
+    as small as growing starts. Each change of color has its reverse.
     """
     motions = [*DIRECTIONS, "grows", "shrinks", *(f"turns {color}" for color in COLORS)]
     pairings = [pair for pair in product(THINGS, motions) if pair[0].split()[0] not in pair[1]]

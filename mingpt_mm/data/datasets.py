@@ -1,7 +1,7 @@
 """Captioned images and videos, texts, graphs and probes: files to batches.
 
-All checks of the user's files are made when they are loaded. A batch is a function of seed and step, which
-makes a run repeatable and a resumed run exact.
+Text files are checked when they are loaded, images when they are first used. A batch is a function of seed
+and step, which makes a run repeatable and a resumed run exact.
 
 Letters: B batch, T tokens of the longest row in the batch, F frames, S height and width in pixels.
 """
@@ -39,7 +39,7 @@ def read_items(path, parse, decode=json.loads, separator="\n"):
         for number, item in enumerate(re.split(separator, text), 1):
             rows += [parse(decode(item))] if item.strip() else []
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        fail(f"{path}:{number}: {error if str(error) else type(error).__name__}")
+        fail(f"{path}:{number}: {'no ' * isinstance(error, KeyError)}{error}")
     return rows or fail(f"{path}: nothing in it")
 
 

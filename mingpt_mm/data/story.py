@@ -1,9 +1,9 @@
 """The built-in text and knowledge graph: facts about the inhabitants of the castle.
 
 `kg.tsv`, the graph, holds nine tenths of all facts (head, relation, tail). `text.txt` states under half of
-those; the others no text states. The text is as noisy as real text is for distant supervision (Modeling
-Relations and Their Mentions without Labeled Text, Riedel et al., 2010). A sentence may name both ends of a
-triple and state nothing about them. Of two relations of the same pair it states one. `probes.jsonl` asks
+those and none of the others. The text is as noisy as real text is for distant supervision (Modeling
+Relations and Their Mentions without Labeled Text, Riedel et al., 2010). A sentence may name head and tail of
+a triple and state nothing about them. If a pair has two relations, a sentence states one. `probes.jsonl` asks
 for each fact. Wordings and nouns are in story.txt; a new relation takes a few lines there.
 """
 
@@ -13,7 +13,7 @@ import re
 
 from mingpt_mm.data import castle
 
-SENTENCES, NEUTRAL = 20, 5  # that state each stated fact, and that only name its two ends; at most
+SENTENCES, NEUTRAL = 20, 5  # for each stated fact, at most: stating it; only naming head and tail
 TWO_RELATIONS = 1 / 3  # share of the pairs of a head and a tail that have two relations
 GROUPS = ["neither", *["stated"] * 4, *["graph_only"] * 5]  # of every ten pairs; "neither": not in the graph
 
@@ -21,7 +21,7 @@ GROUPS = ["neither", *["stated"] * 4, *["graph_only"] * 5]  # of every ten pairs
 def draw_facts(rng, grammar, names):
     """Yield (head, relation, tail, kind, group) of all facts; each name has one tail in every relation.
 
-    A pair of head and tail as a whole is in one group, so that of two relations none gives away the other.
+    All relations of a pair (head, tail) are in one group, so that one does not reveal another.
     """
     for kind in ("place", "being", "thing"):
         relations = [name for name, of in grammar if of == kind and name != "neutral"]

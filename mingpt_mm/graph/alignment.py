@@ -21,14 +21,14 @@ MARKS = "".join(chr(i) for i in range(0x3100) if unicodedata.category(chr(i)).st
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"  # here a letter is a word
 WORD = rf"(?:[{UNSPACED}][{MARKS}]*|(?:(?![{UNSPACED}])[\w{MARKS}])+|\S)"
 CLOSING = "\"')\\]”’»」』"  # these belong to the sentence that ends before them
-# The sentence, a line break, and the text behind it: some marks end a sentence only before a space.
+# Matches "sentence\nrest". The marks . ! ? … end a sentence only before a space or at the end.
 SENTENCE_END = rf"[.!?…][{CLOSING}]*\n( |$)|[。！？｡।॥؟۔][{CLOSING}]*\n(?![{CLOSING}])"
 # The "." of these ends no sentence; a single letter is an initial, as in "U.S.", but not the end of a word.
 ABBREVIATION = rf"(?<![\w{MARKS}'’])([^\W\d_]|Dr|Mr|Mrs|Ms|Prof|St|Mt|Jr|Sr|vs|etc|No|Fig)\.$"
 
 
 def split_sentences(document, names, longest):
-    """Yield the sentences of `document`, lists of (text, name); the name of a word that is no name is None.
+    """Yield the sentences of `document`, lists of (text, name); name is None unless the text is a name.
 
     names: a set of names of at most `longest` words; the longest one that starts at a word is taken.
     """
@@ -50,7 +50,7 @@ def delexicalize(sentence, head, tail):
     """The words of a `sentence` (see `split_sentences`), with slots in place of `head` and `tail`."""
     slots = {head: HEAD, tail: TAIL}
     text = "".join(text.replace(name, slots[name]) if name else text for text, name in sentence)
-    # A word takes the space before it, and one before a slot too: slots themselves have no spaces.
+    # A word includes the space before it, and one after it if a slot follows. A slot has none.
     return re.findall(rf"\[[HT]\]| ?(?!\[[HT]\]){WORD}(?: (?=\[[HT]\]))?| ", text.strip())
 
 
@@ -81,9 +81,9 @@ def align(documents, triples):
 
 
 def hard_negatives(triples, relations):
-    """(R, R): how often to use each other relation as the wrong one of a relation.
+    """(R, R): sampling weights, not normalized, of column j as the wrong relation of row i.
 
-    The more tails two relations share (Jaccard index), the more plausible is the wrong one.
+    A weight is 0.02 + the Jaccard index of the two sets of tails: shared tails make a relation plausible.
     """
     tails = [{tail for _, r, tail in triples if r == relation} for relation in relations]
     return torch.tensor([[len(a & b) / len(a | b) + 0.02 for b in tails] for a in tails]).fill_diagonal_(0)

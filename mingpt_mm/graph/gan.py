@@ -1,14 +1,14 @@
 """A small GAN that learns from text how facts are put into words, and writes sentences for a whole graph.
 
 Generative Adversarial Nets (Goodfellow et al., 2014), conditioned on the relation. Real sentences come from
-distant supervision, so many do not state their relation. Maximum likelihood must reproduce those too. The
-adversarial game need not: its discriminator also sees real sentences with a wrong relation (Generative
-Adversarial Text to Image Synthesis, Reed et al., 2016, section 4.2). So it rejects a sentence that suits any
-relation. The game is `train_gan` in train.py.
+distant supervision, so many do not state their relation. Maximum likelihood reproduces those too. The
+adversarial game avoids them: the discriminator also sees real sentences with a wrong relation (Generative
+Adversarial Text to Image Synthesis, Reed et al., 2016, section 4.2). So it rejects a sentence that fits
+every relation. The game is `train_gan` in train.py.
 
-The GAN's words are words, punctuation marks and the slots [H] and [T]. It never spells a name.
+Its vocabulary: words, punctuation marks and the slots [H] and [T]. It writes no names of entities.
 
-Letters: B sentences, L words in a sentence, W words in the vocabulary, G relations in a batch, S sentences of
+Letters: B sentences, L words in a sentence, W words in the vocabulary, K relations in a batch, S sentences of
 each.
 """
 
@@ -40,7 +40,7 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def sample(self, relation, length, rng):
-        """Draw a sentence for each `relation` (B,) -> (B, L), L = `length`; END fills a row to its end."""
+        """Draw a sentence for each `relation` (B,) -> (B, L), L = `length`; END (id 0) pads a row."""
         state, words = None, relation.new_zeros(len(relation), length)  # (B, L)
         for i in range(length):  # the first word follows an END: words[:, -1] is still one
             logits, state = self(relation, words[:, i - 1, None], state)  # (B, 1, W), (1, B, 128)
@@ -66,17 +66,17 @@ class Discriminator(nn.Module):
                                  nn.LeakyReLU(0.2), nn.Linear(256, 1))
 
     def forward(self, relation, words):
-        """relation (B,), words (B, L) -> scores (B,), higher for real ones"""
+        """relation (B,), words (B, L) -> logits (B,), higher for real sentences"""
         x = torch.cat([self.word(words).flatten(1), self.relation(relation)], dim=1)  # (B, 32 * L + 32)
         return self.mlp(x).squeeze(1)  # (B,)
 
 
 def discriminator_loss(real_score, fake_score, wrong_score):
-    """Binary cross entropy on scores (B,): of real sentences, fake ones, real ones with a wrong relation.
+    """Binary cross entropy on logits (B,): of real sentences, fake ones, real ones with a wrong relation.
 
-    With weight w on the last, the best score of a sentence x is log p_real(x | r) - log(p_G(x | r) +
+    With weight w on the last, the optimal logit of a sentence x is log p_real(x | r) - log(p_G(x | r) +
     w p_real(x | r')), r' being the wrong relations (Goodfellow et al., 2014, proposition 1). If x is as
-    common with wrong relations as with its own, its score is at most -log w. This holds however rarely the
+    common with wrong relations as with its own, its logit is at most -log w. This holds however rarely the
     generator writes it.
     """
     return (F.softplus(-real_score).mean() + F.softplus(fake_score).mean()
@@ -84,13 +84,13 @@ def discriminator_loss(real_score, fake_score, wrong_score):
 
 
 def generator_loss(log_prob, reward):
-    """REINFORCE (Williams, 1992): its gradient raises the mean `reward`; both (G, S), a row for a relation.
+    """REINFORCE (Williams, 1992): minimizing it raises the mean `reward`. Both are (K, S), a row a relation.
 
     Words are discrete, so no gradient passes from the discriminator into the generator. The gradient of an
     expected reward is the expectation of reward * gradient of log p. Rewards are normalized over each row to
-    mean 0 (the baseline) and deviation 1.
+    mean 0 (the baseline) and standard deviation 1.
     """
-    advantage = (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-6)  # (G, S)
+    advantage = (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-6)  # (K, S)
     return -(advantage * log_prob).mean()
 
 

@@ -1,10 +1,10 @@
-"""GPT-2: tokens, after an optional prefix of embeddings, to the logits of the token that follows each.
+"""GPT-2 maps tokens, after an optional prefix of embeddings, to the logits of the token that follows each.
 
 Language Models are Unsupervised Multitask Learners (Radford et al., 2019). A prefix is a sequence of vectors
 of GPT-2's width, here the patches of an image. To GPT-2 they are just more positions.
 
-The released names of GPT-2's parameters: wte token embeddings, wpe position embeddings, h blocks, ln_1, ln_2
-and ln_f LayerNorms, c_attn query, key and value, c_fc the MLP's first layer, c_proj output projections.
+The released names of GPT-2's parameters. wte: token embeddings; wpe: position embeddings; h: blocks; ln_1,
+ln_2, ln_f: LayerNorms; c_attn: query, key and value; c_fc: the MLP's first layer; c_proj: output projections.
 
 Letters: B batch, T tokens, P prefix positions, N positions with logits, C embedding width, V vocabulary size,
 new generated tokens.
@@ -92,7 +92,7 @@ class GPT(PretrainedModel):
 
     @torch.no_grad()
     def stream(self, tokens, cache, prefix=None, **sampling):
-        """Continue `tokens` (B, T) without end: yield (B, 1), the next token of each row, each time.
+        """Continue `tokens` (B, T): yield (B, 1), the next token of each row. A full block raises UserError.
 
         A token enters the `cache` when the one after it is asked for. `sampling`: see `sample_next`.
         """
@@ -104,8 +104,8 @@ class GPT(PretrainedModel):
     def generate(self, tokens, max_new_tokens, prefix=None, eos_token_id=None, **sampling):
         """Continue `tokens` (B, T) -> (B, T + new) with new <= `max_new_tokens`.
 
-        A row that drew `eos_token_id` repeats it. Generation ends when all rows have drawn it, or with
-        the token after a full block. `sampling`: see `sample_next`. Call `eval()` first.
+        A row that drew `eos_token_id` repeats it. Generation ends when all rows have drawn it, or one token
+        after the block is full. `sampling`: see `sample_next`. Call `eval()` first.
         """
         start = tokens.size(1) + (0 if prefix is None else prefix.size(1))
         room = min(max_new_tokens, max(1, self.config.block_size - start + 1))
@@ -120,10 +120,10 @@ class GPT(PretrainedModel):
         return tokens
 
     def complete(self, tokenizer, prompt="", prefix=None, max_new_tokens=100, **sampling):
-        """Texts that start with the string `prompt`, one for each row of `prefix` (B, P, C) -> B strings.
+        """`prefix` (B, P, C) -> B strings that start with `prompt`, without its trailing space.
 
-        In training each text stands between two end-of-text tokens, so it starts after one and ends at one,
-        after `max_new_tokens` or at the block size.
+        As in training, a text starts after an end-of-text token. It ends at the next one, after
+        `max_new_tokens` or at the block size. Call `eval()` first.
         """
         eot, B = tokenizer.eot_token, 1 if prefix is None else prefix.size(0)
         start = [[eot, *tokenizer.encode_ordinary(prompt.rstrip())]]

@@ -1,8 +1,8 @@
-"""An image or a video as the beginning of a sentence: `[patches | tokens]` through one GPT.
+"""An image or a video as a prefix of the text: `[patches | tokens]` through one GPT.
 
 ViT turns each frame into patch embeddings. The connector, one linear layer (Visual Instruction Tuning, Liu et
 al., 2023, section 4.1), projects them to the GPT's width. `GPT.forward` puts them in front of the token
-embeddings. The GPT's causal mask does the rest: a token sees all patches and the tokens before it.
+embeddings. By the GPT's causal mask a token sees all patches, the tokens before it and itself.
 
 An image is a video of one frame. In videos 2x2 neighboring patches are merged, so that more frames fit, and
 each frame adds an embedding of its own: `[frame 1 | frame 2 | ... | tokens]`.
@@ -35,7 +35,7 @@ class MultimodalGPT(nn.Module):
 
     @staticmethod
     def prefix_length(size, patch_size, frames=1):
-        """How many positions images or videos of `size` x `size` pixels take in front of the tokens."""
+        """P, the positions of an image or video of `size` x `size` pixels; UserError if no patches fit."""
         merge = 2 if frames > 1 else 1
         if size % (merge * patch_size):
             raise UserError(f"--image_size {size}: must be a multiple of {merge * patch_size}")

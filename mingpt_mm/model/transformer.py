@@ -50,8 +50,8 @@ class Attention(nn.Module):
         qkv = self.c_attn(x).unflatten(2, (3, self.n_head, -1))  # (B, T, 3, nh, hs)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, nh, T, hs)
         q, (k, v) = qkv[0], cache.append(qkv[1:]) if cache else qkv[1:]  # (B, nh, T, hs), (B, nh, S, hs)
-        # Aligned to the lower right corner, row i of T new positions sees all cached ones and the new ones
-        # up to i. A single new position sees everything: no mask.
+        # The mask is aligned to the lower right corner: new position i sees all cached ones and the new ones
+        # up to i. A single new position needs no mask.
         mask = causal_lower_right(q.size(2), k.size(2)) if self.causal and q.size(2) > 1 else None
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout)  # (B, nh, T, hs)
@@ -100,10 +100,10 @@ class Block(nn.Module):
 def init_weights(model, width, n_layer):
     """GPT-2's initialization at any width, in place: matrices and embeddings normal, biases zero.
 
-    GPT-2 uses a standard deviation of 0.02 at width 768. A layer's output is a sum over its width. So at
+    GPT-2 uses a standard deviation of 0.02 at width 768. A layer's output is a sum over its inputs. So at
     another width the deviation is multiplied by sqrt(768 / width), to keep the outputs at the same scale.
-    2 * `n_layer` projections add to the residual stream. They are divided by sqrt(2 * n_layer), so that
-    their sum does not grow with depth (Radford et al., 2019, section 2.3).
+    2 * `n_layer` projections add to the residual stream. Their deviation is divided by sqrt(2 * n_layer), so
+    that the sum does not grow with depth (Radford et al., 2019, section 2.3).
     """
     std = 0.02 * (768 / width)**0.5
     for name, parameter in model.named_parameters():

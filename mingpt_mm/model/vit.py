@@ -1,4 +1,4 @@
-"""ViT: an image is cut into patches, and each patch becomes an embedding, as a word does in GPT-2.
+"""ViT: an image is cut into patches, and each patch becomes an embedding, as a token does in GPT-2.
 
 An Image is Worth 16x16 Words (Dosovitskiy et al., 2021), section 3.1. One linear layer embeds each patch. A
 class token comes first. Position embeddings are added. Then come GPT-2's blocks without causal mask.
@@ -18,7 +18,7 @@ from mingpt_mm.model.weights import PretrainedModel
 
 
 def normalize(pixels):
-    """uint8 pixels of any shape -> float32 in [-1, 1], which is (x / 255 - mean 0.5) / deviation 0.5."""
+    """uint8 pixels of any shape -> float32 in [-1, 1], which is (x / 255 - mean 0.5) / std 0.5."""
     return pixels.float() / 127.5 - 1
 
 
@@ -50,8 +50,8 @@ class ViT(PretrainedModel):
                                for _ in range(config.n_layer))
         self.layernorm = nn.LayerNorm(config.n_embd, eps=1e-12)
         init_weights(self, config.n_embd, config.n_layer)
-        # A patch embedding sums 3 * 16 * 16 pixels at any width; at a small width, position embeddings of
-        # deviation 0.02 would be too weak beside it.
+        # A patch embedding sums 3 * 16 * 16 pixels at any width. At a small width, the position embeddings of
+        # init_weights are too weak beside it.
         nn.init.normal_(self.position_embeddings, std=0.02 * 768 / config.n_embd)
 
     def interpolate_positions(self, h, w):

@@ -88,8 +88,8 @@ class PretrainedModel(torch.nn.Module):
     def from_pretrained(cls, source, **settings):
         """The model with the weights of `source`, in float32: a folder, a file, or a name on the hub.
 
-        Names are "gpt2" to "gpt2-xl", "distilgpt2" and "google/vit-base-patch16-224" and its like. `settings`
-        are further ones for the config. Raises UserError if the weights cannot be found or read, or are of
+        Names are "gpt2" to "gpt2-xl", "distilgpt2", "google/vit-base-patch16-224" and similar ones.
+        `settings` go to the config. Raises UserError if the weights cannot be found or read, or are of
         another model. Its message names all tensors that are missing, left over or of another shape.
         """
         tensors, kind = {}, cls.model_type
@@ -109,7 +109,7 @@ class PretrainedModel(torch.nn.Module):
                 model = cls(cls.config_class(*(config[name] for name in SIZES[kind]), **settings))
             for name, _ in model.named_parameters():
                 if parts := [tensors.pop(k).float() for k in released_names(name, kind) if k in tensors]:
-                    # A copy, since the file can change. In the file's layout one token is decoded faster.
+                    # cat copies, as the file can change. t() is a view: the file's strides decode faster.
                     tensors[name] = torch.cat(parts).t() if name.endswith(CONV1D[kind]) else torch.cat(parts)
             model.load_state_dict(tensors, assign=True)
         except Exception as error:  # a damaged file can make the readers raise anything

@@ -26,9 +26,9 @@ def make_parser(doc):
 
 
 def start(argv, folder, threads=1, patch="", root=ROOT, **options):
-    """A process that runs `train.py ARGV` of the code in `root` in `folder`.
+    """A process in `folder` that runs `train.py ARGV` of the code in `root`.
 
-    patch: code that changes the module `train` before.
+    patch: code to run between `import train` and its main function.
     """
     program = ["-c", f"import train\n{patch}\ntrain.run_command(train.main)"] if patch else [root / "train.py"]
     return subprocess.Popen([sys.executable, *map(str, [*program, *argv])], cwd=folder, text=True,
@@ -89,7 +89,7 @@ def alternate(works, rounds):
 
 
 def show(value):
-    """A number with two or three significant digits."""
+    """A number with 0 to 2 decimals, by its size."""
     digits = 0 if isinstance(value, int) or value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{digits}f}"
 

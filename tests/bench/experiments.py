@@ -2,8 +2,8 @@
 
     python -m tests.bench.experiments --seeds 3 --jobs 2
 
-A block that begins with ```diff holds edits: after "@@ FILE @@", lines of the file, some with "-" to be removed and
-some with "+" to be inserted. A block that begins with ```sh holds the command, if it is not `python train.py`.
+A block that begins with ```diff holds edits: "@@ FILE @@", then lines of the file. Those with "-" are removed, those
+with "+" inserted. A block that begins with ```sh holds the command, if it is not `python train.py`.
 """
 
 import re

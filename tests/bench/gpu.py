@@ -3,9 +3,9 @@
     python -m tests.bench.gpu --json FILE        about six minutes on an H100 or H200, without a network
     python -m tests.bench.gpu --quick            small sizes, also on a CPU: only to see that it runs
 
-Each part runs in a process of its own with a time limit, so that a failure costs no other part. FILE is written
+Each part runs in a process of its own with a time limit, so that a failure stops no other part. FILE is written
 after each part. Weights are random, in the layouts of the released files. tokens_per_second and images_per_second
-are medians. ceiling: the share of the speed of a large bfloat16 matrix product, for decoding of the memory bandwidth.
+are medians. ceiling: the share of the measured peak, which is bfloat16 matrix products in training and bandwidth in decoding.
 """
 
 import json
@@ -89,7 +89,7 @@ def training(quick, folder):
     flops = 2 * size**3 / seconds(lambda: matrix @ matrix, rounds)
     tokens = torch.randint(config.vocab_size, batch, device=DEVICE)
     n, T = tokens[:, 1:].numel(), batch[1] - 1
-    # Multiply-adds of a token: 6 for each parameter, and attention (PaLM, Chowdhery et al., 2022, appendix B).
+    # FLOPs of a token: 6 for each parameter, and attention (PaLM, Chowdhery et al., 2022, appendix B).
     cost = 6 * sum(p.numel() for p in GPT(config).parameters()) + 12 * config.n_layer * config.n_embd * T
     results = {"matrix TFLOP/s": flops / 1e12}
     for name, compiled in (("eager", lambda model: model), ("compiled", COMPILE)):

@@ -3,7 +3,7 @@
     python -m tests.bench.speed [--json FILE]      GPT-2 124M's and ViT-B/16's sizes, random weights, on the CPU
     python -m tests.bench.speed --quick            small models and two rounds: only to see that it runs
 
-Medians of rounds in turn; the ratio transformers / ours is that of each round, so above 1 ours is faster. Both
+Medians over rounds. Each round times both sides; the ratio is transformers / ours, so above 1 ours is faster. Both
 sides take the same fused AdamW and clip the gradient.
 """
 

@@ -1,4 +1,4 @@
-"""The grammar of the built-in story as a parser: what does a sentence state, and is it what it was written for?
+"""The grammar of the built-in story as a parser: what triple does a sentence state, and is it the intended one?
 
     python -m tests.bench.story_grammar RUN ...      the synthetic sentences of finished adversarial runs
 
@@ -47,9 +47,9 @@ def evaluate_synthetic(sentences, triples, n):
     in_graph: the share that state a triple of the graph. faithfulness: the share that state the triple that
     they were written for. right_wordings: the number of different wordings among those.
 
-    A sentence was written for the first triple, from the one of the sentence before on, whose head and tail
-    it names, unless that has `n` sentences already. Two triples of the same pair are so told apart. A few
-    sentences can be counted wrongly if they are neighbors and the first one has fewer than `n` (below 0.001).
+    A sentence is assigned to a triple whose head and tail it names: the first one, from that of the previous
+    sentence on, with fewer than `n` sentences. If two neighboring triples share a pair and the first has fewer
+    than `n`, a few sentences are assigned wrongly (a share below 0.001).
     """
     parse, graph, i, written, found, right, wordings = make_parser(), set(triples), 0, 0, 0, 0, set()
     for sentence in sentences:

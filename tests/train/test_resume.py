@@ -38,7 +38,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(shell, options, 
         effects = [mock.DEFAULT] * calls + [KeyboardInterrupt]
         with mock.patch.object(train, name, wraps=getattr(train, name), side_effect=effects):
             status, _, _ = shell.run(f"train.py {options} --out cut{i}")
-        assert status == "interrupted; a run continues with: python train.py --resume --out FOLDER"
+        assert status == "interrupted; to resume training: python train.py --resume --out FOLDER"
         assert "resuming" in shell(f"train.py --resume --out cut{i}")
         assert_same(shell, f"cut{i}", "whole")
 
