@@ -43,9 +43,12 @@ def plot_run(path, events, samples=(), across=6, charts=CHARTS):
     """
     logged = set().union(*events)
     charts = {title: sorted(names & logged) for title, names in charts.items() if names & logged}
-    sentences = [f"{e['step']:,}: {sentence}" for e in events for sentence in e.get("sentences", [])][-12:]
-    # The samples, with 70 pixels for each text, end at `top`. A chart takes 240 pixels, as do the sentences.
-    top, width = math.ceil(len(samples) / across) * (942 // across + 70) + 10, 942 // across
+    # The font has ASCII only: ascii() escapes other letters.
+    sentences = [ascii(f"{e['step']:,}: {text}")[1:-1] for e in events for text in e.get("sentences", [])]
+    samples, width = [(picture, ascii(text)[1:-1], color) for picture, text, color in samples], 942 // across
+    # The samples end at `top`; the longest text decides on their height. A chart takes 240 pixels.
+    height = width + 40 + max((len(text) for _, text, _ in samples), default=0) * 170 // width
+    top = math.ceil(len(samples) / across) * height + 10
     image = Image.new("RGB", (960, top + 240 * (len(charts) + bool(sentences))), "white")
     draw = ImageDraw.Draw(image)
     for base, (title, names) in zip(range(top + 195, 9999, 240), charts.items()):  # up to base - 185
@@ -61,9 +64,9 @@ def plot_run(path, events, samples=(), across=6, charts=CHARTS):
             draw.line([(60 + 700 * s / last, base - 185 * y) for (s, _), y in zip(curve, levels)], color, 3)
             draw.text((772, base - 180 + 20 * i), f"{name} {curve[-1][1]:.3f}", color, FONT)
         draw.text((410, base + 8), f"{title}, {last:,} steps", INK, FONT, "mt")
-    draw.text((16, top + 240 * len(charts)), "\n".join(sentences), INK, FONT)
+    draw.text((16, top + 240 * len(charts)), "\n".join(sentences[-12:]), INK, FONT)
     for i, (picture, text, color) in enumerate(samples):
-        x, y = 16 + i % across * width, 10 + i // across * (width + 70)
+        x, y = 16 + i % across * width, 10 + i // across * height
         image.paste(picture.resize((width - 16, width - 16)), (x, y))
         draw.text((x, y + width - 12), textwrap.fill(text, width // 8), color, FONT)
     image.save(path, "PNG")

@@ -110,8 +110,7 @@ def to_rgb(image):
     if image.mode.startswith("I;16"):
         gray, clear = np.asarray(image), image.info.get("transparency", -1)
         image = Image.fromarray(np.stack([gray // 257, 255 * (gray != clear)], axis=2).astype(np.uint8))
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, (128, 128, 128, 255)), image).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "gray"), image.convert("RGBA")).convert("RGB")
 
 
 def load_frames(path, frames, size):
@@ -129,7 +128,9 @@ def load_frames(path, frames, size):
             with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
                 image.seek(0)  # EOFError for Photoshop files, whose frames are layers
                 for i, frame in enumerate(ImageSequence.Iterator(image)):
+                    before = getattr(frame, "_prev_im", None) and frame._prev_im.copy()
                     frame.load()  # only now a WebP tells its duration
+                    frame._prev_im = before  # an APNG may restore it; load() draws over it
                     if i == 0 and frame.info.get("default_image"):
                         continue  # a still image for viewers without APNG
                     images.append(np.asarray(to_rgb(frame).resize((size, size), Image.BILINEAR)))  # (S, S, 3)

@@ -93,8 +93,7 @@ class Block(nn.Module):
     def forward(self, x, cache=None):
         """(B, T, C) -> (B, T, C)"""
         x = x + self.dropout(self.attn(self.ln_1(x), cache))  # (B, T, C)
-        x = x + self.dropout(self.mlp(self.ln_2(x)))  # (B, T, C)
-        return x
+        return x + self.dropout(self.mlp(self.ln_2(x)))  # (B, T, C)
 
 
 def init_weights(model, width, n_layer):

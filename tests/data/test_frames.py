@@ -58,10 +58,7 @@ def test_a01_every_frame_of_a_palette_apng_is_decoded(tmp_path):
 @pytest.mark.parametrize("mode", ["P", "RGB", "RGBA"])
 @pytest.mark.parametrize("suffix, options", [
     *(("gif", {"disposal": disposal}) for disposal in (0, 1, 2, 3, [1, 3, 2, 1, 0, 2])), ("webp", {"lossless": True}),
-    *(("png", {"disposal": disposal, "blend": blend}) for disposal in range(3) for blend in range(2)
-      if disposal + blend < 3),
-    pytest.param("png", {"disposal": 2, "blend": 1}, marks=pytest.mark.xfail(
-        reason="Pillow's load() draws over the image that the next frame restores", strict=True))])
+    *(("png", {"disposal": disposal, "blend": blend}) for disposal in range(3) for blend in range(2))])
 def test_every_frame_is_that_of_a_freshly_opened_file(suffix, options, mode, tmp_path):
     rng, path, expected = np.random.default_rng(0), tmp_path / f"a.{suffix}", []
     frames = [Image.new("RGBA", (S, S), (0, 0, 0, 0)) for _ in range(6)]

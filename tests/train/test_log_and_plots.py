@@ -7,7 +7,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 import train
 from mingpt_mm import GPT, GPTConfig, MultimodalGPT, ViT, ViTConfig, console, plots
@@ -63,6 +63,17 @@ def test_progress_has_colored_curves_and_tells_right_captions_from_wrong_ones(sh
     for name, color in (("right", plots.RIGHT), ("wrong", plots.WRONG)):
         assert {plots.RIGHT, plots.WRONG} & set(colors[name]) == {color}
     assert sum(colors["told"].get(color, 0) > 300 for color in plots.COLORS) >= 2  # curves
+
+
+def test_captions_are_drawn_above_the_curves_and_letters_that_the_font_lacks_are_escaped(tmp_path):
+    events = [{"step": 0, "loss": 2.0, "sentences": ["ab"]}, {"step": 9, "loss": 1.0, "sentences": ["ч"]}]
+    pictures = []
+    for text in ("a caption", "красная мышь", "зеленая мышь"):  # boxes would make the last two equal
+        plots.plot_run(tmp_path / "a.png", events, [(Image.new("RGB", (9, 9), "lime"), text * 2, plots.RIGHT)] * 7)
+        pictures.append(np.asarray(Image.open(tmp_path / "a.png")))
+    assert not np.array_equal(pictures[1], pictures[2]) and len(pictures[0]) < len(pictures[1])
+    curves, texts = ((pictures[1] == ImageColor.getrgb(color)).all(axis=2) for color in (plots.COLORS[0], plots.RIGHT))
+    assert texts.any(axis=1).nonzero()[0].max() < curves.any(axis=1).nonzero()[0].min()
 
 
 @torch.no_grad()
