@@ -3,7 +3,7 @@
     python -m tests.bench.sweep [--json FILE]
 
 Each kind tries every combination of its tables, but for files that Pillow itself cannot write or read. The oracles:
-Pillow on a freshly opened file, the PNG specification, what clean text must be, and sentences by hand.
+Pillow on a freshly opened file, the PNG specification, what clean text must be, and sentences marked by hand.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import json
 import re
 import shlex
 import tempfile
-import warnings
 import zlib
 from itertools import product
 from pathlib import Path
@@ -24,19 +23,18 @@ from mingpt_mm import GPT, GPTConfig
 from mingpt_mm.console import UserError
 from mingpt_mm.data.datasets import load_captions, load_documents, load_frames, load_probes, load_triples
 from mingpt_mm.data.tokenizer import make_tokenizer, train_bpe
-from mingpt_mm.graph.alignment import align, lexicalize
+from mingpt_mm.graph.alignment import align
 from mingpt_mm.model.weights import read_safetensors, write_safetensors
 from tests.bench.common import make_parser, report
 from tests.conftest import Shell, write_data
 
 S, RNG = 16, np.random.default_rng(0)  # S: pixels on each side
-MODES, KEYS = "1 L LA P PA RGB RGBA RGBX CMYK YCbCr I;16 I F".split(), (None, 0, 255, 65535, (0, 0, 0))  # transparent
+MODES = "1 L LA P PA RGB RGBA RGBX CMYK YCbCr I;16 I F".split()
+KEYS = [{}, *({"transparency": key} for key in (0, 255, 65535, (0, 0, 0)))]
 ANIMATED = {"gif": [{"disposal": d} for d in range(4)], "webp": [{"lossless": True}, {"quality": 90}], "png": [
     {"disposal": d, "blend": b, "default_image": poster} for d, b, poster in product(range(3), (0, 1), (0, 1))]}
-STILL = {"png": [{"bits": bits} for bits in (1, 2, 4, 8)], "tga": [{}, {"compression": "tga_rle"}], "ppm": [{}],
-         "tif": [{}, {"compression": "tiff_lzw"}], "jpg": [{}, {"progressive": True}], "bmp": [{}], "gif": [{}],
-         "webp": [{}, {"lossless": True}]}
-SPEC = [*product([0], [1, 2, 4, 8, 16], [0, 1]), *product([2], [8, 16], [0, 1]), *product([4, 6], [8, 16], [0])]
+STILL = {"png": [{"bits": bits} for bits in (1, 2, 4, 8)], "webp": [{}, {"lossless": True}], "tif": [{}], "bmp": [{}],
+         "tga": [{}, {"compression": "tga_rle"}], "jpg": [{}, {"progressive": True}], "gif": [{}], "ppm": [{}]}
 ODD = [*"\0\t\n\v\r\x1b\x7f\x85\xa0\xad\u0301\u064b\u200b\u200d\u200f\u2028\u202e\u2060\u3000\ud83d\udc00\ufe0f\ufeff",
        "\r\n", "👩‍👩‍👧", "🏴\U000e0067\U000e007f", "שלום", "مرحبا", "नमस्ते", "e\u0302\u0323", "ﬁ", "ｶﾞ", "\ufffe", "-1", "a|b"]
 TEXTS = [form.format(odd) for form in ("{}", "{}cat", "a{}cat", "cat{}", " {} cat") for odd in ODD]
@@ -44,7 +42,7 @@ READERS = {"captions.jsonl": lambda: load_captions(".")[0].captions[0], "kg.tsv"
            "probes.jsonl": lambda: load_probes("probes.jsonl")[0]["answer"],
            "text.txt": lambda: "".join(load_documents(["text.txt"]))}
 COMMANDS = {"--prompt {}": "", "--prompt a --choices {}'|b'": "", "--chat": "{}\nb\n", "--chat --seed 1": None,
-            "--run seen --image images/images/1.png --prompt {0} --ask {0}": ""}  # what is typed; None: closed
+            "--image images/images/1.png --prompt {0} --ask {0}": ""}  # what is typed; None: closed
 CHANGES = [lambda t: {}, lambda t: {"lm_head.weight": t["wte.weight"]}, lambda t: {"h.0.attn.bias": torch.ones(9, 9)},
            lambda t: {"lm_head.weight": t["wte.weight"] + 1}, lambda t: {"wpe.weight": t["wpe.weight"] / 0},
            lambda t: {"wpe.weight": None}, lambda t: {"a": t["wpe.weight"]}, lambda t: {"wpe.weight": t["wte.weight"]}]
@@ -55,19 +53,18 @@ SCRIPTS = [  # names, a sentence about two of them, marks that end it, what stan
     ("أحمد ليلى سامي نور", "رأى {} {}", ". ! ؟ ۔ …", " \n", '"" “” «» ()'),
     ("小明 小红 大卫 安娜", "{}见过{}", "。 ！ ？ ｡ ？！", ["", " "], "“” ‘’ 「」 『』 （） 【】"),
     ("太郎 花子 アキラ さくら", "{}は{}に会った", "。 ！ ？ ｡", ["", " "], "「」 『』 （） 【】")]
-BY_HAND = [  # a pair, and a text with its examples in brackets
-    ("Ada|Bob", "[Dr. Ada met Bob.] [Mr. Bob met Ada.] Ms. Ada left. [Ada met Bob at 5 p.m. in St. Ives.] It rains."),
-    ("Ada|Bob", "[In the U.S. Ada met Bob.] [Ada has v2.0 of Bob.] Who? [“Ada!” said Bob.] [Ada (cf. Bob) ran.]"),
-    ("Ada B. Cox|Acme Inc.", "[Ada B. Cox left Acme Inc.] Ada ran. [Ada B. Cox joined Acme Inc. in May.] It rains."),
-    ("Yahoo!|Bob Jr.", "[Is Bob Jr. at Yahoo! now?] Yes. [Yahoo! pays Bob Jr.] It rains. [“Yahoo!” said Bob Jr.]"),
-    ("New York|小明", "[New York saw 小明.] [小明在New York。]小明走了。[New York,小明！]"), ("राम|सीता", "[डॉ. राम ने सीता को देखा।]")]
+BY_HAND = [  # the names of a pair, and a text with its examples in <>
+    ("Ada|Bob", "<Dr. Ada met Bob.> <Mr. Bob met Ada.> Ms. Ada left. <Ada met Bob at 5 p.m. in St. Ives.> It rains."),
+    ("Ada|Bob", "<In the U.S. Ada met Bob.> <Ada has v2.0 of Bob.> Who? <“Ada!” said Bob.>"), ("राम|सीता", "<डॉ. राम सीता है।>"),
+    ("Ada|Acme Inc.", "<Ada left Acme Inc.> Ada ran. <Ada joined Acme Inc. in May.>"), ("Ada|Bob", "<Ada (cf. Bob) ran.>"),
+    ("Bob Jr.|Yahoo!", "<Is Bob Jr. at Yahoo! now?> Yes. <Yahoo! pays Bob Jr.> It rains. <“Yahoo!” said Bob Jr.>"),
+    ("New York|小明", "<New York saw 小明.> <小明在New York。>小明走了。<New York,小明！>")]
 
 
 def check(what, may_refuse, right, *args):
-    """What `right(*args)` answers, True or None; False, a warning or an error becomes a string that names it."""
+    """What `right(*args)` answers, True or None; False or an error becomes a string that names it."""
     try:
-        with warnings.catch_warnings(action="error"):
-            return {False: f"{what}: wrong"}.get(answer := right(*args), answer)
+        return {False: f"{what}: wrong"}.get(answer := right(*args), answer)
     except Exception as error:
         refused = isinstance(error, UserError) and may_refuse and "\n" not in str(error)
         return None if refused else f"{what}: {error!r:.90}"
@@ -75,9 +72,9 @@ def check(what, may_refuse, right, *args):
 
 def shows(path, frames):
     """Whether `load_frames` gives the RGBA `frames` (F, S, S, 4) over mid-gray, up to rounding."""
-    pixels = load_frames(path, len(frames), S).numpy().transpose(0, 2, 3, 1).astype(float)  # (F, S, S, 3)
+    pixels = load_frames(path, len(frames), S).numpy().transpose(0, 2, 3, 1)  # (F, S, S, 3)
     rgb, alpha = np.split(np.asarray(frames, float), [3], axis=3)
-    return bool(np.abs(pixels - 128 - (rgb - 128) * alpha / 255).max() < 2.5)
+    return bool(np.abs(pixels - 128.0 - (rgb - 128) * alpha / 255).max() < 2.5)
 
 
 def fresh(path):
@@ -95,33 +92,30 @@ def pillow_files(table, save_all):
         for options in table[suffix]:
             path, frames = f"a.{suffix}", [Image.new(mode, (S, S)) for _ in range(5)]
             for i, frame in enumerate(frames):
-                noise = RNG.bytes(len(frame.tobytes()) // 4)
-                frame.paste(Image.frombytes(mode, (8, 8), noise), (i, 5 - i))
+                frame.paste(Image.frombytes(mode, (8, 8), RNG.bytes(len(frame.tobytes()) // 4)), (i, 5 - i))
             try:
-                options = options | ({} if key is None else {"transparency": key})
-                frames[0].save(path, save_all=save_all, append_images=frames[1:], duration=100, **options)
+                frames[0].save(path, save_all=save_all, append_images=frames[1:], duration=100, **options | key)
                 expected = [*fresh(path)][options.get("default_image", 0):]
             except Exception:  # Pillow refuses
                 continue
-            yield check(f"{path} {mode} {options}", expected[0] is None, shows, path, expected)
+            yield check(f"{path} {mode} {options | key}", expected[0] is None, shows, path, expected)
 
 
 def spec_pngs():
-    """PNG of color types and bit depths that Pillow does not write, with and without a tRNS chunk."""
-    for color, depth, keyed in SPEC:
-        values = RNG.integers(2**depth, size=(S, S, {0: 1, 2: 3, 4: 2, 6: 4}[color]))
+    """Gray and RGB PNG of all bit depths, without and with a tRNS chunk, which makes one color transparent."""
+    for (color, depth), keyed in product([(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16)], (0, 1)):
+        values = RNG.integers(2**depth, size=(S, S, color + 1))  # (S, S, 1) or (S, S, 3)
         bits = np.unpackbits(values.astype(">u2")[..., None].view("u1"), axis=3)[..., -depth:].reshape(S, -1)
-        chunks = [(b"IHDR", bytes([0, 0, 0, S, 0, 0, 0, S, depth, color, 0, 0, 0])),
-                  *[(b"tRNS", values[0, 0].astype(">u2").tobytes())] * keyed,
-                  (b"IDAT", zlib.compress(np.pad(np.packbits(bits, axis=1), [(0, 0), (1, 0)]))), (b"IEND", b"")]
+        rows = np.pad(np.packbits(bits, axis=1), [(0, 0), (1, 0)])  # each starts with 0: no filter
+        chunks = [(b"IHDR", bytes([0, 0, 0, S, 0, 0, 0, S, depth, color, 0, 0, 0])), (b"IDAT", zlib.compress(rows))]
+        chunks[1:1] = [(b"tRNS", values[0, 0].astype(">u2").tobytes())] * keyed
         with open("a.png", "wb") as file:
             file.write(b"\x89PNG\r\n\x1a\n")
-            for chunk in chunks:
+            for chunk in [*chunks, (b"IEND", b"")]:
                 PngImagePlugin.putchunk(file, *chunk)
         opaque = 1 - keyed * (values == values[0, 0]).all(axis=2, keepdims=True)
-        levels = np.concatenate([values / (2**depth - 1), opaque], axis=2)  # the first alpha counts
-        rgba = 255 * levels[..., {0: [0, 0, 0, 1], 2: [0, 1, 2, 3], 4: [0, 0, 0, 1], 6: [0, 1, 2, 3]}[color]]
-        yield check(f"PNG {color=} {depth=} {keyed=}", False, shows, "a.png", [rgba])
+        rgb = np.broadcast_to(values / (2**depth - 1), (S, S, 3))
+        yield check(f"PNG {color=} {depth=} {keyed=}", False, shows, "a.png", [255 * np.concatenate([rgb, opaque], 2)])
 
 
 def texts():
@@ -132,23 +126,20 @@ def texts():
         return clean and tokenizer.decode(tokenizer.encode_ordinary(got)) == got
 
     for text, (name, read) in product(TEXTS, READERS.items()):
-        row = {"image": "text.txt"} | dict.fromkeys(("caption", "prompt", "answer", "group"), text)
-        content = {"kg.tsv": f"{text}\tr\tb", "text.txt": text}.get(name, json.dumps(row))
+        row = json.dumps(dict.fromkeys(("caption", "prompt", "answer", "group"), text) | {"image": "text.txt"})
+        content = {"text.txt": text, "kg.tsv": f"{text}\tr\tb"}.get(name, row)
         Path(name).write_bytes(content.encode("utf-8", "surrogatepass"))
         may_refuse = not re.search(r"\w", text) or re.search("[\t\n\r\ud800-\udfff]", text)
         yield check(f"{name} {text!a}", may_refuse, right, read, re.findall(r"[^\W\d_]{3,}", text))
 
 
 def consoles():
-    """The same texts as options and typed, in consoles with other encodings."""
-    def right(line, typed, encoding):
-        status, _, err = Shell().run(line, typed, encoding)
-        return None if status == 2 and re.fullmatch("error: .+\n", err) else status == 0 and not err
-
+    """The same texts as options and typed, in consoles with other encodings: no line of error, or the only one."""
     for encoding, (command, typed), text in product(("ascii", "cp1252", "utf-8"), COMMANDS.items(), TEXTS):
-        line = "sample.py --run told --max_new_tokens 3 " + command.format(shlex.quote(text))
+        line = "sample.py --run seen --max_new_tokens 3 " + command.format(shlex.quote(text))
         typed = typed and typed.format(text.encode(errors="replace").decode())
-        yield check(f"{encoding} {command} {text!a}", False, right, line, typed, encoding)
+        answer = check("", False, Shell().run, line, typed, encoding)  # (exit status, output, errors)
+        yield {(0, 0): True, (2, 1): None}.get((answer[0], answer[-1].count("\n")), f"{encoding} {line!a}: {answer}")
 
 
 def weights():
@@ -156,50 +147,44 @@ def weights():
     gpt, tokens = GPT(GPTConfig(16, 50, 1, 2, 8)).eval().bfloat16().float(), torch.arange(9)[None]
     gpt.save_pretrained("w")
     sound = {name: x.clone() for name, x in read_safetensors("w/model.safetensors").items()}
-    for change, prefix, dtype, form in product(CHANGES, PREFIXES, (torch.float32, torch.bfloat16), ("bin", "model", 1, 3)):
-        tensors = {prefix + k: x.to(dtype) for k, x in (sound | change(sound)).items() if x is not None}
-        for old in Path("w").glob("*model*"):
-            old.unlink()
-        if form in ("bin", "model"):
-            torch.save(tensors if form == "bin" else {"model": tensors}, "w/pytorch_model.bin")
-        for i in range(form if form in (1, 3) else 0):
-            write_safetensors(f"w/model-{i}.safetensors", dict([*tensors.items()][i::form]))
-        good = change in CHANGES[:3]
-        yield check(f"weights {CHANGES.index(change)} {prefix} {dtype} {form}", not good or "model" in (form, prefix[:-1]),
-                    lambda: torch.allclose(GPT.from_pretrained("w").eval()(tokens), gpt(tokens), atol=1e-5) and good)
+    for i, prefix, dtype, form in product(range(8), PREFIXES, (torch.float32, torch.bfloat16), ("bin", "model", "shards")):
+        tensors = {prefix + k: x.to(dtype) for k, x in (sound | CHANGES[i](sound)).items() if x is not None}
+        torch.save({"model": tensors} if form == "model" else tensors, "w/a.bin")
+        for part, name in enumerate(("model", "model-2")):
+            write_safetensors(f"w/{name}.safetensors", dict([*tensors.items()][part::2]))
+        source, may_refuse = "w" if form == "shards" else "w/a.bin", i > 2 or "model" in (form, prefix[:-1])
+        yield check(f"weights {i} {prefix} {dtype} {form}", may_refuse, lambda: torch.allclose(
+            GPT.from_pretrained(source).eval()(tokens), gpt(tokens), atol=1e-5) and i < 3)
 
 
 def sentences():
-    """Sentence ends, quotes, abbreviations and names in several scripts; examples are those by hand, word by word."""
-    def right(text, pairs, expected):
-        found = align([text], [(head, head, tail) for head, tail in pairs])
-        return sorted(lexicalize(words, *pair) for pair in pairs for words in found.get(pair[0], [])) == sorted(expected)
-
+    """Sentence ends, quotes, abbreviations and names in several scripts: each example to the last letter."""
+    cases = [([pair.split("|")], text) for pair, text in BY_HAND]
     for names, wording, marks, gaps, quotes in SCRIPTS:
         pairs = [names.split()[:2], names.split()[2:]]
-        for mark, gap, (left, close), inside in product(marks.split(), gaps, [("", ""), *quotes.split()], (True, False)):
-            expected = [left + wording.format(*pair) + (mark + close if inside else close + mark) for pair in pairs]
-            yield check(gap.join(expected), False, right, gap.join(expected), pairs, expected)
-    for pair, text in BY_HAND:
-        yield check(text, False, right, re.sub(r"[\[\]]", "", text), [pair.split("|")], re.findall(r"\[(.*?)\]", text))
+        for mark, gap, (left, close), inside in product(marks.split(), gaps, [("", ""), *quotes.split()], (0, 1)):
+            end = mark + close if inside else close + mark
+            cases += [(pairs, gap.join(f"<{left}{wording.format(*pair)}{end}>" for pair in pairs))]
+    for pairs, text in cases:
+        slots = re.sub("|".join(sum(pairs, [])), lambda name: "[H]" if name[0] in dict(pairs) else "[T]", text)
+        yield check(text, False, lambda: ["".join(words) for words in align([re.sub("[<>]", "", text)], [
+            (head, "r", tail) for head, tail in pairs])["r"]] == re.findall("<(.*?)>", slots))
 
 
 def main():
-    """Print the table of counts, and then what is wrong."""
-    options, results, faults = make_parser(__doc__).parse_args(), {}, []
+    """Print what is wrong, and the table of counts."""
+    options, results = make_parser(__doc__).parse_args(), {}
     kinds = {"animations": pillow_files(ANIMATED, True), "still images": pillow_files(STILL, False), "texts": texts(),
-             "PNG by its specification": spec_pngs(), "consoles": consoles(), "weights": weights(), "sentences": sentences()}
+             "gray and RGB PNG": spec_pngs(), "consoles": consoles(), "weights": weights(), "sentences": sentences()}
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         write_data(Path(folder))
         Shell()("train.py TINY IMAGES --out seen")
-        Shell()("train.py adversarial TINY STORY --out told")
         for kind, answers in kinds.items():
             answers = [*answers]
-            counts = {"tried": len(answers), "right": answers.count(True), "refused in one line": answers.count(None)}
-            faults += (wrong := [answer for answer in answers if isinstance(answer, str)])
-            results[kind] = [counts | {"wrong": len(wrong)}]
-    report(options, results, [*counts, "wrong"], "one thread")
-    print("", *faults, sep="\n")
+            print(*(wrong := [answer for answer in answers if isinstance(answer, str)]), sep="\n")
+            counts = len(answers), answers.count(True), answers.count(None), len(wrong)
+            results[kind] = [dict(zip(("tried", "right", "refused in one line", "wrong"), counts))]
+    report(options, results, results["texts"][0], "one thread")
 
 
 if __name__ == "__main__":
