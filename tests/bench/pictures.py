@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from mingpt_mm.data import castle
-from mingpt_mm.data.datasets import CaptionDataset, load_captions, split_rows
+from mingpt_mm.data.datasets import CaptionDataset, load_captions, load_triples, split_rows
 from mingpt_mm.data.tokenizer import make_tokenizer, train_bpe
 from mingpt_mm.model.transformer import Attention, KVCache
 from mingpt_mm.plots import FONT, GRID, INK, make_grid, plot_run
@@ -93,11 +93,12 @@ def draw_masks(path):
     image.save(path)
 
 
-def tabulate_sentences(events, steps=(100, 400, 1000, 1100, 1400, 1800)):
-    """What the generator wrote for the first three triples at some of its steps, as a table in Markdown."""
+def tabulate_sentences(events, triples, steps=(100, 400, 1000, 1100, 1400, 1800)):
+    """What the generator wrote for the first three `triples` at some of its steps, as a table in Markdown."""
     written = {event["step"]: event["sentences"] for event in events if event["event"] == "gan"}
     rows = [f"| {' | '.join([str(step), *written[step]])} |" for step in steps]
-    return "\n".join(["| step | | | |", "|---|---|---|---|", *rows])
+    header = " | ".join(["step", *map(", ".join, triples[:3])])
+    return "\n".join([f"| {header} |", "|---|---|---|---|", *rows])
 
 
 def main():
@@ -115,7 +116,8 @@ def main():
             run(argv, folder / name, threads=2)
         shutil.copy(folder / "scenes/progress.png", HERE)
         shutil.copy(folder / "story/progress.png", HERE / "adversarial.png")
-        print(tabulate_sentences(map(json.loads, (folder / "story/log.jsonl").open())))
+        graph, = folder.glob("runs/story-0-*/kg.tsv")
+        print(tabulate_sentences(map(json.loads, (folder / "story/log.jsonl").open()), load_triples(graph)))
 
 
 if __name__ == "__main__":

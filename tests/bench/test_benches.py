@@ -66,8 +66,8 @@ def test_the_picture_of_the_mask_shows_what_attention_reads(tmp_path):
 
 def test_the_table_of_what_the_gan_writes_has_a_row_for_each_step():
     events = [{"event": "gan", "step": step, "sentences": [f"A{step}", "B", "C"]} for step in (100, 200, 300)]
-    assert pictures.tabulate_sentences(events, (100, 300)).splitlines()[2:] == [
-        "| 100 | A100 | B | C |", "| 300 | A300 | B | C |"]
+    table = pictures.tabulate_sentences(events, [("Ann", "fears", "Bob")] * 3, (100, 300)).splitlines()
+    assert "Ann, fears, Bob" in table[0] and table[2:] == ["| 100 | A100 | B | C |", "| 300 | A300 | B | C |"]
 
 
 def test_parser_finds_exactly_the_stated_facts_in_a_story(story):
