@@ -161,5 +161,5 @@ class Logger:
             print(f"the validation loss rose after step {best_step}: try fewer steps, more data or --dropout")
         if other := metrics.get("val_loss_shuffled"):
             verb = "uses" if other > 1.02 * metrics["val_loss"] else "ignores"
-            print(f"the model {verb} the image: loss {metrics['val_loss']:.3f}, with another one {other:.3f}")
+            print(f"the model {verb} the image: loss {metrics['val_loss']:.3f}, with another image {other:.3f}")
         print(f"python sample.py --run {self.args.out}")

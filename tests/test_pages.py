@@ -20,6 +20,13 @@ ROOT = Path(__file__).parent.parent
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8")
          for name in ("README.md", "mingpt_mm/README.md", "mingpt_mm/RECIPES.md", "tests/bench/README.md")}
 IMAGE = "images/images/3.png"
+WANDB = """
+run = None
+def init(config):
+    global run
+    run = __import__("types").SimpleNamespace(log=lambda values: print(values, file=open("sent.txt", "a")))
+    return run
+"""
 RECIPES = {  # a command after the edits of the recipe, and what must be true then
     "a drawn world": ("train.py TINY SMALL --world counts --steps 1 --eval_samples 2", """
         import json, glob
@@ -84,7 +91,8 @@ def test_lines_that_the_tour_quotes_stand_in_the_code():
     for name, text in [*stops, ("train.py", step)]:
         lines = "\n".join(read_blocks(text, "python")).splitlines()
         code = (ROOT / name).read_text(encoding="utf-8")
-        assert lines and not [line for line in lines if re.sub(r"  # uint8.*", "", line.strip()) not in code], name
+        quoted = [line.strip() for line in lines if line.strip() not in ("", "...")]
+        assert quoted and not [line for line in quoted if line not in code and line.split("  # ")[0] not in code], name
 
 
 def test_tests_that_the_pages_name_exist():
@@ -114,7 +122,7 @@ def test_a_recipe_does_what_it_says_on_a_copy_of_the_code(name, shell, tmp_path)
     assert sum(line.startswith("+") for line in edits.splitlines()) <= 15
     code, (line, check) = tmp_path / "code", RECIPES[name]
     copy_code(code, edits)
-    (code / "wandb.py").write_text("def log(values):\n    print(values, file=open('sent.txt', 'a'))\n")
+    (code / "wandb.py").write_text(WANDB)
     program, *argv = shell.words(line)
     for command in ([code / program, *argv], ["-c", textwrap.dedent(check)]):
         done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=120,

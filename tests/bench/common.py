@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
@@ -73,19 +72,6 @@ def bench(parser, variants, measure, columns):
         finally:
             pool.shutdown(cancel_futures=True)
     report(options, results, columns, f"{options.jobs} run(s) at a time, each with {options.threads} thread(s)")
-
-
-def alternate(works, rounds):
-    """[{name: milliseconds}, ...]: each function of `works` timed once a round, after a round that warms up."""
-    records = []
-    for _ in range(rounds + 1):
-        record = {}
-        for name, work in works.items():
-            began = time.perf_counter()
-            work()
-            record[name] = 1000 * (time.perf_counter() - began)
-        records.append(record)
-    return records[1:]
 
 
 def show(value):

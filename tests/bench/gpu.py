@@ -4,8 +4,8 @@
     python -m tests.bench.gpu --quick            small sizes, also on a CPU: only to see that it runs
 
 Each part runs in a process of its own with a time limit, so that a failure stops no other part. FILE is written
-after each part. Weights are random, in the layouts of the released files. tokens_per_second and images_per_second
-are medians. ceiling: the share of the measured peak, which is bfloat16 matrix products in training and bandwidth in decoding.
+after each part. Weights are random, in the sizes of GPT-2 124M and ViT-B/16. Rates are medians. share of peak: of the
+measured speed of large bfloat16 matrix products in training, of the measured memory bandwidth in decoding.
 """
 
 import json
@@ -20,17 +20,64 @@ from statistics import median
 
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
 
 from mingpt_mm import GPT, GPTConfig, MultimodalGPT, ViT, ViTConfig
+from mingpt_mm.model.vit import normalize
 from mingpt_mm.training import load_checkpoint
 from tests.bench.common import ROOT, make_parser, run, start
-from tests.bench.speed import SMALL, decoding, joined_step, text_step
 
 DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 COMPILE = torch.compile if DEVICE.type != "cpu" else partial(torch.compile, backend="eager")  # needs no compiler
 BFLOAT16 = torch.autocast(DEVICE.type, torch.bfloat16)
+SMALL = GPTConfig(256, 512, 2, 2, 64), ViTConfig(32, 16, 2, 2, 64)
 QUICK_RUN = ["--steps", 4, "--eval_interval", 2, "--eval_samples", 4]
+
+
+def reference_gpt(config):
+    """GPT2LMHeadModel of the same sizes, without dropout."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+    return GPT2LMHeadModel(GPT2Config(
+        n_positions=config.block_size, vocab_size=config.vocab_size, n_layer=config.n_layer, n_head=config.n_head,
+        n_embd=config.n_embd, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=0, eos_token_id=None))
+
+
+class Reference(nn.Module):
+    """ViTModel and GPT2LMHeadModel of the same sizes, joined as their users do it: through `inputs_embeds`."""
+
+    def __init__(self, gpt, vit):
+        super().__init__()
+        from transformers import ViTConfig as ReferenceConfig
+        from transformers import ViTModel
+        self.vit = ViTModel(ReferenceConfig(
+            image_size=vit.image_size, patch_size=vit.patch_size, num_hidden_layers=vit.n_layer,
+            num_attention_heads=vit.n_head, hidden_size=vit.n_embd, intermediate_size=4 * vit.n_embd,
+            hidden_dropout_prob=0, attention_probs_dropout_prob=0), add_pooling_layer=False)
+        self.gpt, self.connector = reference_gpt(gpt), nn.Linear(vit.n_embd, gpt.n_embd)
+
+    def forward(self, pixels, tokens):
+        """The mean loss of the tokens (B, T) behind uint8 pixels (B, 3, H, W)."""
+        prefix = self.connector(self.vit(normalize(pixels)).last_hidden_state[:, 1:])
+        embeds = torch.cat([prefix, self.gpt.transformer.wte(tokens)], dim=1)
+        labels = torch.cat([tokens.new_full(prefix.shape[:2], -100), tokens], dim=1)
+        return self.gpt(inputs_embeds=embeds, labels=labels).loss
+
+
+def step(model, loss):
+    """A function that takes a training step of `model`, in bfloat16, on the value of the function `loss`."""
+    optimizer = AdamW(model.parameters(), lr=6e-4, fused=True)
+
+    def work():
+        with BFLOAT16:
+            value = loss()
+        value.backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return work
 
 
 def seconds(work, rounds):
@@ -39,7 +86,8 @@ def seconds(work, rounds):
     for _ in range(rounds + 2):
         began = time.perf_counter()
         work()
-        torch.accelerator.synchronize() if DEVICE.type != "cpu" else None
+        if DEVICE.type != "cpu":
+            torch.accelerator.synchronize()
         times.append(time.perf_counter() - began)
     return median(times[2:])
 
@@ -83,57 +131,60 @@ def runs(quick, folder):
 
 def training(quick, folder):
     """Tokens per second of training steps on text, eager and compiled, beside transformers."""
-    config, batch = SMALL[0] if quick else GPTConfig(), (2, 33) if quick else (16, 1025)
+    config, (B, T) = (SMALL[0], (2, 32)) if quick else (GPTConfig(), (16, 1024))
     size, rounds = (512, 2) if quick else (8192, 20)
     matrix = torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16)
-    flops = 2 * size**3 / seconds(lambda: matrix @ matrix, rounds)
-    tokens = torch.randint(config.vocab_size, batch, device=DEVICE)
-    n, T = tokens[:, 1:].numel(), batch[1] - 1
+    peak, results = 2 * size**3 / seconds(lambda: matrix @ matrix, rounds), {}  # FLOP/s
+    tokens = torch.randint(config.vocab_size, (B, T + 1), device=DEVICE)
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].flatten()
     # FLOPs of a token: 6 for each parameter, and attention (PaLM, Chowdhery et al., 2022, appendix B).
     cost = 6 * sum(p.numel() for p in GPT(config).parameters()) + 12 * config.n_layer * config.n_embd * T
-    results = {"matrix TFLOP/s": flops / 1e12}
-    for name, compiled in (("eager", lambda model: model), ("compiled", COMPILE)):
-        with DEVICE:
-            works = text_step(config, tokens, compiled)
-        for side, work in works.items():
-            def step(work=work):
-                with BFLOAT16:
-                    work()
-            rate = n / seconds(step, rounds)
-            results |= {f"{side} {name} tokens_per_second": rate, f"{side} {name} ceiling": rate * cost / flops}
-    return results
+    for name, prepare in (("eager", lambda model: model), ("compiled", COMPILE)):
+        ours, theirs = prepare(GPT(config).to(DEVICE)), prepare(reference_gpt(config).to(DEVICE))
+        for side, work in {"ours": step(ours, lambda: F.cross_entropy(ours(inputs).flatten(0, 1), targets)),
+                           "transformers": step(theirs, lambda: theirs(tokens, labels=tokens).loss)}.items():
+            rate = B * T / seconds(work, rounds)
+            results |= {f"{side}, {name}: tokens/s": rate, f"{side}, {name}: share of peak": rate * cost / peak}
+    return results | {"peak TFLOP/s": peak / 1e12}
 
 
 def joined(quick, folder):
     """Images per second and peak memory of training steps on images and captions, beside transformers."""
     gpt, vit, n = (*SMALL, 2) if quick else (GPTConfig(), ViTConfig(), 32)
     tokens, results = torch.randint(gpt.vocab_size, (n, 33), device=DEVICE), {}
-    for side in ("ours_ms", "transformers_ms"):
-        with DEVICE:
-            work = joined_step(gpt, vit, tokens)[side]
-        def step():
-            with BFLOAT16:
-                work()
-        torch.cuda.reset_peak_memory_stats() if DEVICE.type == "cuda" else None
-        results[f"{side} images_per_second"] = n / seconds(step, 2 if quick else 20)
+    pixels = torch.randint(256, (n, 1, 3, vit.image_size, vit.image_size), device=DEVICE).byte()
+    for side in ("ours", "transformers"):
+        if side == "ours":
+            ours = MultimodalGPT(GPT(gpt), ViT(vit)).to(DEVICE)
+            work = step(ours, lambda: F.cross_entropy(ours(pixels, tokens[:, :-1]).flatten(0, 1),
+                                                      tokens[:, 1:].flatten()))
+        else:
+            del ours
+            theirs = Reference(gpt, vit).to(DEVICE)
+            work = step(theirs, lambda: theirs(pixels[:, 0], tokens))
+        results[f"{side}: images/s"] = n / seconds(work, 2 if quick else 20)
         if DEVICE.type == "cuda":
-            results[f"{side} GiB"] = torch.cuda.max_memory_allocated() / 2**30
+            results[f"{side}: GiB"] = torch.cuda.max_memory_allocated() / 2**30
+            torch.cuda.reset_peak_memory_stats()
     return results
 
 
-def decode(quick, folder):
-    """Tokens per second of greedy decoding in bfloat16, beside transformers."""
+def decoding(quick, folder):
+    """Tokens per second of greedy decoding, 64 tokens after 64, in bfloat16, beside transformers."""
     config, results = SMALL[0] if quick else GPTConfig(), {}
+    theirs = reference_gpt(config).eval()
+    theirs.save_pretrained(folder)
+    ours = GPT.from_pretrained(folder).eval().to(DEVICE, torch.bfloat16)
+    theirs, plain = theirs.to(DEVICE, torch.bfloat16), {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     memory = torch.zeros(2**(20 if quick else 30), dtype=torch.uint8, device=DEVICE)
-    bandwidth = 2 * memory.numel() / seconds(lambda: memory.clone(), 5)
+    peak = 2 * memory.numel() / seconds(memory.clone, 5)  # bytes/s; each step reads all weights, 2 bytes each
     for n in (1, 16):
         tokens = torch.randint(config.vocab_size, (n, 64), device=DEVICE)
-        with torch.device(DEVICE):
-            works = decoding(config, tokens, lambda model: model.to(DEVICE, torch.bfloat16))
-        for side, work in works.items():
+        for side, work in {"ours": lambda: ours.generate(tokens, 64),
+                           "transformers": lambda: theirs.generate(tokens, max_new_tokens=64, **plain)}.items():
             rate = 64 * n / seconds(work, 2 if quick else 5)
-            read = 2 * sum(p.numel() for p in GPT(config).parameters())  # bytes of the weights, for each step
-            results |= {f"{side} batch {n} tokens_per_second": rate, f"{side} batch {n} ceiling": rate / n * read / bandwidth}
+            share = rate / n * 2 * sum(p.numel() for p in ours.parameters()) / peak
+            results |= {f"{side}, batch {n}: tokens/s": rate, f"{side}, batch {n}: share of peak": share}
     return results
 
 
@@ -166,7 +217,7 @@ train.make_loader = timed
     return {"share of waiting": float((folder / "share.txt").read_text())}
 
 
-PARTS = {checks: 60, runs: 150, training: 90, joined: 45, decode: 45, waiting: 75}  # seconds, at most
+PARTS = {checks: 60, runs: 150, training: 90, joined: 45, decoding: 45, waiting: 75}  # seconds, at most
 
 
 def main():
@@ -185,7 +236,7 @@ def main():
     for part, limit in PARTS.items():
         argv = [sys.executable, "-m", "tests.bench.gpu", "--part", part.__name__, *["--quick"] * options.quick]
         try:
-            done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=limit)
+            done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=limit * (1 + 3 * options.quick))
             results[part.__name__] = json.loads(done.stdout.splitlines()[-1])
         except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
             results[part.__name__] = f"failed: {type(error).__name__}"
