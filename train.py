@@ -173,8 +173,9 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
             with autocast:
                 metrics, captions = evaluate(model, data, tokenizer, args)
             logger.log("eval", step, **metrics)
+            # A text model has no exact match: its best is the last.
             scores = [(e.get("exact_match", e["step"]), -e["val_loss"]) for e in events if "val_loss" in e]
-            if scores[-1] == max(scores):  # a text model has no exact match: its best is the last
+            if scores[-1] == max(scores):
                 save_checkpoint(folder / "best.pt", *state)
             plot_run(folder / "progress.png", events, [*caption_samples(data, captions)])
         if step == args.steps:

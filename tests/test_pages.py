@@ -9,17 +9,20 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
-from mingpt_mm import load_run
-from mingpt_mm.data.datasets import load_frames
 from tests.bench.experiments import copy_code, read_blocks, read_sections
 
 ROOT = Path(__file__).parent.parent
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8")
          for name in ("README.md", "mingpt_mm/README.md", "mingpt_mm/RECIPES.md", "tests/bench/README.md")}
 IMAGE = "images/images/3.png"
+TORCHVISION = """
+from types import SimpleNamespace
+from torch import nn
+models = SimpleNamespace(resnet18=lambda weights: nn.Sequential(
+    nn.Conv2d(3, 512, 32, 32), nn.BatchNorm2d(512), nn.AdaptiveAvgPool2d(1), nn.Linear(512, 9)))
+"""
 WANDB = """
 run = None
 def init(config):
@@ -38,8 +41,6 @@ RECIPES = {  # a command after the edits of the recipe, and what must be true th
     "another vision encoder": ("train.py TINY IMAGES --out new", """
         import torch, mingpt_mm
         model, tokenizer, args = mingpt_mm.load_run("new")
-        model.train()
-        assert not any(module.training for module in model.vit.stages) and model.gpt.training
         pixels = torch.zeros(1, 1, 3, 16, 16, dtype=torch.uint8)
         assert model.encode_images(pixels).shape == (1, 4, 24)
         model.vit.stages = model.vit.stages[:-1]  # patches of half the size
@@ -47,10 +48,16 @@ RECIPES = {  # a command after the edits of the recipe, and what must be true th
             assert not model.encode_images(pixels).numel()
         except ValueError as error:
             assert "patches" in str(error)"""),
+    "a pretrained ResNet": ("train.py TINY --data images --patch_size 32 --image_size 64 --out new", """
+        import mingpt_mm
+        model, tokenizer, args = mingpt_mm.load_run("new")
+        model.train()
+        assert model.gpt.training and not model.vit.body[1].training and model.vit.body[1].running_mean.eq(0).all()
+        assert model.connector.in_features == 512"""),
     "another connector": ("train.py TINY IMAGES --out new", """
         import mingpt_mm
         assert len(mingpt_mm.load_run("new")[0].connector) == 3"""),
-    "grouped-query attention": ("train.py TINY IMAGES --n_head 4 --n_embd 32 --out new", """
+    "grouped-query attention": ("train.py TINY IMAGES --n_head 8 --n_embd 32 --out new", """
         import torch, mingpt_mm
         gpt = mingpt_mm.GPT(mingpt_mm.GPTConfig(12, 30, 2, 8, 32)).eval()
         tokens, cache = torch.randint(30, (2, 12)), gpt.new_cache(12)
@@ -123,6 +130,7 @@ def test_a_recipe_does_what_it_says_on_a_copy_of_the_code(name, shell, tmp_path)
     code, (line, check) = tmp_path / "code", RECIPES[name]
     copy_code(code, edits)
     (code / "wandb.py").write_text(WANDB)
+    (code / "torchvision.py").write_text(TORCHVISION)
     program, *argv = shell.words(line)
     for command in ([code / program, *argv], ["-c", textwrap.dedent(check)]):
         done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=120,
@@ -147,9 +155,11 @@ def test_the_recipe_for_own_images_writes_what_train_py_reads(shell):
 
 
 def test_the_recipe_for_two_images_trains_on_them_and_puts_both_into_a_prompt(shell, capsys):
-    model, tokenizer, args = load_run("seen")
-    scope = run_recipe("a second image in the prompt", model=model, tokenizer=tokenizer, args=args, torch=torch,
-                       files=[IMAGE, "images/images/4.png"], load_frames=load_frames)
+    Path("runs").mkdir()
+    Path("seen").rename("runs/multimodal-1")
+    for name in ("photo.jpg", "portrait.png"):
+        Image.new("RGB", (20, 16), "red" if name == "photo.jpg" else "blue").save(name)
+    scope = run_recipe("a second image in the prompt")
     assert scope["prefix"].size(1) == 2 * 4 + scope["words"].size(1) and not scope["a"].equal(scope["b"])
     assert capsys.readouterr().out
     rows = []

@@ -1,7 +1,7 @@
 """The built-in text and knowledge graph: facts about the inhabitants of the castle.
 
 `kg.tsv`, the graph, holds nine tenths of all facts (head, relation, tail). `text.txt` states under half of
-those and none of the others. The text is as noisy as real text is for distant supervision (Modeling
+those and none of the others. Like real text, it is noisy for distant supervision (Modeling
 Relations and Their Mentions without Labeled Text, Riedel et al., 2010). A sentence may name head and tail of
 a triple and state nothing about them. If a pair has two relations, a sentence states one. `probes.jsonl` asks
 for each fact. Wordings and nouns are in story.txt; a new relation takes a few lines there.

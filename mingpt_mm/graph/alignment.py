@@ -1,8 +1,8 @@
 """A text and a knowledge graph give training examples for free: distant supervision.
 
-A sentence that names the head and the tail of a triple (head, relation, tail), and no other entity, is taken
-as an example of that relation (Distant Supervision for Relation Extraction without Labeled Data, Mintz et
-al., 2009). Its names are replaced by the slots [H] and [T], so that only the wording is left: "[H] lives
+A sentence that names the head and the tail of a triple (head, relation, tail) is taken as an example of that
+relation (Distant Supervision for Relation Extraction without Labeled Data, Mintz et al., 2009). Here it must
+name no other entity. Its names are replaced by the slots [H] and [T], so that only the wording is left: "[H] lives
 in the [T]." Some of these sentences do not state the relation; that noise is what the GAN has to handle.
 
 Letters: B sentences, L words in a sentence, N examples, R relations.

@@ -59,7 +59,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between them (section 3.3); the hidden layer is four times as wide.
+    """Two linear layers with a GELU between them (section 3.3, there with ReLU); the hidden layer is four times as wide.
 
     gelu: "tanh" (GPT-2's approximation) or "none" (the exact erf form of ViT).
     """

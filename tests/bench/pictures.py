@@ -93,7 +93,7 @@ def draw_masks(path):
     image.save(path)
 
 
-def tabulate_sentences(events, triples, steps=(100, 400, 1000, 1100, 1400, 1800)):
+def tabulate_sentences(events, triples, steps=(400, 1000, 1100, 1400, 1800)):
     """What the generator wrote for the first three `triples` at some of its steps, as a table in Markdown."""
     written = {event["step"]: event["sentences"] for event in events if event["event"] == "gan"}
     rows = [f"| {' | '.join([str(step), *written[step]])} |" for step in steps]

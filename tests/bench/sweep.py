@@ -34,7 +34,7 @@ ANIMATED = {"gif": [{"disposal": d} for d in range(4)], "webp": [{"lossless": Tr
 STILL = {"png": [{"bits": bits} for bits in (1, 2, 4, 8)], "webp": [{}, {"lossless": True}], "tif": [{}], "bmp": [{}],
          "tga": [{}, {"compression": "tga_rle"}], "jpg": [{}, {"progressive": True}], "gif": [{}], "ppm": [{}]}
 ODD = [*"\0\t\n\v\r\x1b\x7f\x85\xa0\xad\u0301\u064b\u200b\u200d\u200f\u2028\u202e\u2060\u3000\ud83d\udc00\ufe0f\ufeff",
-       "\r\n", "👩\u200d👩\u200d👧", "🏴\U000e0067\U000e007f", "שלום", "مرحبا", "नमस्ते", "e\u0302\u0323", "ﬁ", "-1", "a|b"]
+       "\r\n", "👩\u200d👩\u200d👧", "🏴\U000e0067\U000e007f", "שלום", "مرحبا", "नमस्ते", " e\u0302\u0323", "ﬁ", "-1", "a|b"]
 TEXTS = [form.format(odd) for form in ("{}", "{}cat", "a{}cat", "cat{}", " {} cat") for odd in ODD]
 READERS = {"captions.jsonl": lambda: load_captions(".")[0].captions[0], "kg": lambda: load_triples("kg")[0][0],
            "probes": lambda: load_probes("probes")[0]["answer"], "text": lambda: "".join(load_documents(["text"]))}
