@@ -159,7 +159,7 @@ class Logger:
                  tokens_per_second=fmean(e["tokens_per_second"] for e in self.events if e["event"] == "step"))
         if [e["val_loss"] for e in self.events if e["event"] == "eval"][-1] > (loss := metrics["val_loss"]):
             print(f"the validation loss rose after step {best_step}: try fewer steps, more data or --dropout")
-        if other := metrics.get("val_loss_shuffled"):
+        if (other := metrics.get("val_loss_shuffled", loss)) != loss:  # equal in batches of one row
             verb = "uses" if other > 1.02 * loss else "ignores"
             print(f"the model {verb} the image: loss {loss:.3f}, with another image {other:.3f}")
         print(f"python sample.py --run {self.args.out}")

@@ -82,7 +82,7 @@ def load_documents(paths):
 def split_documents(documents):
     """(training documents, validation documents): every tenth is held out."""
     if len(documents) < 10:
-        fail(f"{len(documents)} examples; ten are needed (blank lines separate the documents of a text)")
+        fail(f"{len(documents)} rows or documents to train on; ten are needed (blank lines separate documents)")
     return [document for i, document in enumerate(documents) if i % 10 != 9], documents[9::10]
 
 

@@ -1,18 +1,16 @@
 """Does a model recall what it learned as text about the inhabitant that it sees? No caption gives these facts.
 
     python -m tests.bench.facts --seeds 3 --jobs 2
-    python -m tests.bench.facts --baseline        also trained without documents behind images
 
 For each seed: the adversarial loop on the story, then the portraits with the story's texts. Shares of right answers:
 
     story    the story's model, asked by name
     name     the model of the portraits, asked by name without an image
-    context  asked behind its own caption of a validation portrait, in one context, as sample.py --ask does
+    context  asked after its own caption of a validation portrait, in one context, as sample.py --ask does
     blank    the same with a blank image, whose caption can only guess a name
 """
 
 from collections import defaultdict
-from threading import Lock
 
 import torch
 
@@ -21,22 +19,8 @@ from mingpt_mm.data.datasets import load_captions, load_frames, load_probes, spl
 from mingpt_mm.evaluation import score_answers
 from tests.bench.common import bench, make_parser, run
 
-VARIANTS = {"portraits and story": "",
-            "no documents behind images": "from tests.bench import facts; facts.drop_loader(train)"}
 COLUMNS = ("exact_match", *(f"{way}_{group}" for way in ("story", "name", "context", "blank")
                             for group in ("stated", "graph_only")), "seconds")
-LOCKS = defaultdict(Lock)
-
-
-def drop_loader(train):
-    """Make the module `train` skip the updates on documents behind images."""
-    train_model = train.train_model
-
-    def changed(*args):
-        loaders, = (arg for arg in args if isinstance(arg, dict) and "image_text_loss" in arg)
-        del loaders["image_text_loss"]
-        train_model(*args)
-    train.train_model = changed
 
 
 @torch.no_grad()
@@ -66,13 +50,12 @@ def measure_facts(out, story, portraits=5):
 
 
 def measure(options, name, out, seed):
-    """The measures of a run on portraits; the run of its story is shared by the variants."""
+    """The measures of a run on portraits, after one on the story."""
     story = out.parent / f"story-{seed}"
-    with LOCKS[seed]:
-        recall = run(["adversarial", "--seed", seed, *options.story.split()], story, options.threads)
+    recall = run(["adversarial", "--seed", seed, *options.story.split()], story, options.threads)
     texts = [story / "text.txt", story / "synthetic.txt"]
     argv = ["--world", "portraits", "--seed", seed, "--init", story, "--text", *texts, *options.options]
-    record = run(argv, out, options.threads, VARIANTS[name])
+    record = run(argv, out, options.threads)
     asked = {f"story_{group}": recall[f"recall_{group}"] for group in ("stated", "graph_only")}
     return {"exact_match": record["exact_match"], "seconds": record["seconds"]} | asked | measure_facts(out, story)
 
@@ -80,10 +63,8 @@ def measure(options, name, out, seed):
 def main():
     """Run what the options say."""
     parser = make_parser(__doc__)
-    parser.add_argument("--baseline", action="store_const", dest="variants", const=list(VARIANTS),
-                        default=list(VARIANTS)[:1], help="also train without documents behind images")
     parser.add_argument("--story", default="", help="options of train.py adversarial, in quotes")
-    bench(parser, VARIANTS, measure, COLUMNS)
+    bench(parser, ["portraits and story"], measure, COLUMNS)
 
 
 if __name__ == "__main__":

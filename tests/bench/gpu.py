@@ -112,9 +112,9 @@ def checks(quick, folder):
         results["cached"] = (cached - model.gpt(tokens.to(DEVICE))).abs().max().item()
     argv = ["--steps", 40, "--eval_interval", 20, "--eval_samples", 32, "--dropout", 0.1]
     stop = "save = train.save_checkpoint\ntrain.save_checkpoint = lambda *a: (save(*a), 1 / (a[2] != 20))"
-    run([*argv], folder / "whole")
     start([*argv, "--out", "resumed"], folder, patch=stop).communicate()  # ends with an error after step 20
-    run(argv, folder / "resumed")
+    for name in ("whole", "resumed"):
+        run(argv, folder / name)
     a, b = (load_checkpoint(folder / name / "last.pt")["model"] for name in ("whole", "resumed"))
     return results | {"resume": max((a[name] - b[name]).abs().max().item() for name in a)}
 
@@ -153,19 +153,15 @@ def joined(quick, folder):
     gpt, vit, n = (*SMALL, 2) if quick else (GPTConfig(), ViTConfig(), 32)
     tokens, results = torch.randint(gpt.vocab_size, (n, 33), device=DEVICE), {}
     pixels = torch.randint(256, (n, 1, 3, vit.image_size, vit.image_size), device=DEVICE).byte()
-    for side in ("ours", "transformers"):
-        if side == "ours":
-            ours = MultimodalGPT(GPT(gpt), ViT(vit)).to(DEVICE)
-            work = step(ours, lambda: F.cross_entropy(ours(pixels, tokens[:, :-1]).flatten(0, 1),
-                                                      tokens[:, 1:].flatten()))
-        else:
-            del ours
-            theirs = Reference(gpt, vit).to(DEVICE)
-            work = step(theirs, lambda: theirs(pixels[:, 0], tokens))
-        results[f"{side}: images/s"] = n / seconds(work, 2 if quick else 20)
+    ours, theirs = MultimodalGPT(GPT(gpt), ViT(vit)), Reference(gpt, vit)
+    for side, model, loss in (
+            ("ours", ours, lambda: F.cross_entropy(ours(pixels, tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())),
+            ("transformers", theirs, lambda: theirs(pixels[:, 0], tokens))):
+        results[f"{side}: images/s"] = n / seconds(step(model.to(DEVICE), loss), 2 if quick else 20)
         if DEVICE.type == "cuda":
             results[f"{side}: GiB"] = torch.cuda.max_memory_allocated() / 2**30
             torch.cuda.reset_peak_memory_stats()
+        model.to("cpu").zero_grad()
     return results
 
 
@@ -191,24 +187,23 @@ def decoding(quick, folder):
 def waiting(quick, folder):
     """The share of the time of a run that the training process waits for batches of photographs."""
     (folder / "photos").mkdir(parents=True)
-    rows = []
-    for i in range(20 if quick else 800):
-        Image.effect_noise((500, 375), 60).convert("RGB").save(folder / f"photos/{i}.jpg")
-        rows.append(json.dumps({"image": f"{i}.jpg", "caption": f"photograph {i % 10}"}))
-    (folder / "photos/captions.jsonl").write_text("\n".join(rows))
+    names = [f"{i}.jpg" for i in range(20 if quick else 800)]
+    for name in names:
+        Image.effect_noise((500, 375), 60).convert("RGB").save(folder / "photos" / name)
+    (folder / "photos/captions.jsonl").write_text("\n".join(
+        json.dumps({"image": name, "caption": f"photograph {name[-5]}"}) for name in names))
     patch = """
 import time
 make_loader, waited = train.make_loader, []
 def timed(*args, **kwargs):
     batches = make_loader(*args, **kwargs)
-    while True:
-        began = time.perf_counter()
-        batch = next(batches, None)
-        waited.append((began, time.perf_counter()))
+    for _ in range(args[1].steps):
+        waited.append(time.perf_counter())
+        batch = next(batches)
+        waited.append(time.perf_counter())
+        with open('share.txt', 'w') as file:
+            file.write(str((sum(waited[7::2]) - sum(waited[6::2])) / (waited[-1] - waited[0])))
         yield batch
-        if len(waited) % 4 == 0:
-            share = sum(b - a for a, b in waited[3:]) / (waited[-1][1] - waited[3][0])
-            open('share.txt', 'w').write(str(share))
 train.make_loader = timed
 """
     argv = ["--data", "photos", "--image_size", 224, "--steps", 300, "--eval_interval", 300, "--eval_samples", 8]

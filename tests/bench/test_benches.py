@@ -16,24 +16,11 @@ from mingpt_mm.graph.alignment import align, lexicalize
 from tests.bench import compare, pictures
 from tests.bench.story_grammar import evaluate_synthetic, make_parser
 
-FILES = Path(__file__).parent.glob("*.py")
-BENCHES = sorted(file.stem for file in FILES if file.stem not in ("common", "test_benches"))
-
-
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench") / "story"
     write_story(folder, seed=3)
     return folder
-
-
-@pytest.mark.parametrize("name", BENCHES)
-def test_help_of_a_bench_says_what_it_measures(name, monkeypatch, capsys):
-    module = importlib.import_module(f"tests.bench.{name}")
-    monkeypatch.setattr(sys, "argv", [name, "--help"])
-    with pytest.raises(SystemExit) as stop:
-        module.main()
-    assert stop.value.code == 0 and module.__doc__.split("\n")[0] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name, options, columns", [

@@ -6,6 +6,7 @@ import random
 import pytest
 from PIL import Image
 
+from mingpt_mm import GPT, GPTConfig
 from mingpt_mm.console import UserError
 from mingpt_mm.data.datasets import load_captions, load_documents, load_frames, load_probes, load_triples
 
@@ -28,12 +29,17 @@ def broken(rng, content):
 
 
 @pytest.mark.parametrize("kind, frames", [*((kind, 0) for kind in READERS), ("PNG", 1), ("PNG", 4), ("GIF", 1),
-                                          ("GIF", 4), ("WEBP", 1), ("WEBP", 4), ("JPEG", 1)])
+                                          ("GIF", 4), ("WEBP", 1), ("WEBP", 4), ("JPEG", 1),
+                                          ("model.safetensors", 0)])
 def test_a_broken_file_is_read_or_refused_in_one_line(kind, frames, tmp_path, capfd, monkeypatch):
     rng, path = random.Random(0), tmp_path / "captions.jsonl"
     read, whole = READERS.get(kind, lambda path: load_frames(path, 3, 8)), GOOD.get(kind, "").encode()
     Image.new("L", (1, 1)).save(tmp_path / "1.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)  # for speed
+    if kind == "model.safetensors":
+        GPT(GPTConfig(8, 20, 1, 1, 4)).save_pretrained(tmp_path)
+        path, read = tmp_path / kind, lambda path: [GPT.from_pretrained(path)]
+        whole = path.read_bytes()
     if frames:
         first, *others = [Image.effect_noise((12, 10), 90).convert("RGB") for _ in range(frames)]
         first.save(path, kind, **({"save_all": True, "append_images": others, "duration": 50} if others else {}))
