@@ -295,8 +295,7 @@ def train_gan(args, documents, triples, logger):
                        "D(G(z))": fake_score.sigmoid().mean()}
         if step % 100 == 0 or step == logger.total:
             shown = verbalize(G, examples, triples[:3], 1, torch.Generator().manual_seed(0))
-            metrics = {name: value.item() for name, value in metrics.items()}
-            logger.log("gan", step, **metrics, sentences=shown)
+            logger.log("gan", step, **{name: x.item() for name, x in metrics.items()}, sentences=shown)
             plot_run(Path(args.out, "progress.png"), logger.events)
     return verbalize(G, examples, triples, args.sentences, rng)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from mingpt_mm.console import RANK, WORLD_SIZE, UserError, fail, progress
@@ -44,9 +44,9 @@ def read_items(path, parse, decode=json.loads, separator="\n"):
 
 
 def clean(text):
-    """`text` without white space around it and without half surrogate pairs, which no encoding can write."""
-    text = unicodedata.normalize("NFC", text.encode(errors="replace").decode()).strip()
-    return text or fail("a text is empty")
+    """`text` without space around it, also invisible one, and without half surrogate pairs."""
+    text = unicodedata.normalize("NFC", text.encode(errors="replace").decode())
+    return re.sub(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$", "", text) or fail("a text is empty")
 
 
 def load_captions(folder):
@@ -76,25 +76,25 @@ def split_rows(rows):
 
 def load_documents(paths):
     """The documents of text files, which blank lines separate."""
-    return [document for path in paths for document in read_items(path, str.strip, str, r"\n\s*\n")]
+    return [document for path in paths for document in read_items(path, clean, str, r"\n\s*\n")]
 
 
 def split_documents(documents):
     """(training documents, validation documents): every tenth is held out."""
     if len(documents) < 10:
-        fail(f"{len(documents)} rows or documents to train on; ten are needed (blank lines separate documents)")
+        fail(f"{len(documents)} rows or documents to train on; ten are needed (blank lines separate texts)")
     return [document for i, document in enumerate(documents) if i % 10 != 9], documents[9::10]
 
 
 def load_triples(path):
     """The knowledge graph `path`, head<TAB>relation<TAB>tail on each line, without repetitions or header."""
     def parse(line):
-        row = tuple(" ".join(part.split()) for part in line.split("\t"))
-        return row if len(row) == 3 and all(row) else fail(f"not head<TAB>relation<TAB>tail: {line[:60]!r}")
+        row = tuple(" ".join(clean(part).split()) for part in line.split("\t"))
+        return row if len(row) == 3 else fail(f"not head<TAB>relation<TAB>tail: {line[:60]!r}")
 
-    rows, headers = read_items(path, parse, str), ("head relation tail", "subject predicate object")
-    header = [row for row in rows[:1] if " ".join(row).lower() in headers]
-    return list(dict.fromkeys(rows[len(header):])) or fail(f"{path}: no triples in it")
+    rows = read_items(path, parse, str)
+    header = r"(?i)(head|subject|source).* (rel|predicate|edge|property)\w* (tail|object|target).*"
+    return [*dict.fromkeys(rows[bool(re.fullmatch(header, " ".join(rows[0]))):])] or fail(f"{path}: a header")
 
 
 def load_probes(path):
@@ -126,15 +126,16 @@ def load_frames(path, frames, size):
     for file in files if path.is_dir() else [path]:
         try:  # read frames from front to back once: decoders keep a state
             with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
-                image.seek(0)  # EOFError for Photoshop files, whose frames are layers
-                for i, frame in enumerate(ImageSequence.Iterator(image)):
-                    before = getattr(frame, "_prev_im", None) and frame._prev_im.copy()
-                    frame.load()  # only now a WebP tells its duration
-                    frame._prev_im = before  # an APNG may restore it; load() draws over it
-                    if i == 0 and frame.info.get("default_image"):
-                        continue  # a still image for viewers without APNG
-                    images.append(np.asarray(to_rgb(frame).resize((size, size), Image.BILINEAR)))  # (S, S, 3)
-                    durations.append(frame.info.get("duration") or 100)  # browsers also replace 0
+                if "transparency" in image.info and re.search("L;[24]'|RGB;16", str(image.tile)):
+                    raise ValueError("transparency in a PNG of 2, 4 or 48 bits is not read; save it as RGBA")
+                # APNGs may begin with a still image for other viewers.
+                for i in range(image.info.get("default_image", 0), getattr(image, "n_frames", 1)):
+                    image.seek(i)  # EOFError for Photoshop files, whose frames are layers
+                    before = getattr(image, "_prev_im", None) and image._prev_im.copy()
+                    image.load()  # only now a WebP tells its duration
+                    image._prev_im = before  # an APNG may restore it; load() draws over it
+                    images.append(np.asarray(to_rgb(image).resize((size, size), Image.BILINEAR)))  # (S, S, 3)
+                    durations.append(image.info.get("duration") or 100)  # browsers also replace 0
                     if frames == 1 or path.is_dir():
                         break
         except Exception as error:  # decoders of damaged files can raise anything

@@ -13,7 +13,7 @@ import tiktoken
 from mingpt_mm.console import progress
 
 # Merges never cross the borders of these: a word with the space before it, punctuation, or white space.
-PATTERN = r" ?\w+| ?[^\w\s]+|\s+(?!\S)|\s+"
+PATTERN = r" ?\w{1,40}| ?[^\w\s]{1,40}|\s+(?!\S)|\s+"
 
 
 def make_tokenizer(merges):

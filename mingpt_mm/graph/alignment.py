@@ -2,8 +2,8 @@
 
 A sentence that names the head and the tail of a triple (head, relation, tail) is taken as an example of that
 relation (Distant Supervision for Relation Extraction without Labeled Data, Mintz et al., 2009). Here it must
-name no other entity. Its names are replaced by the slots [H] and [T], so that only the wording is left: "[H] lives
-in the [T]." Some of these sentences do not state the relation; that noise is what the GAN has to handle.
+name no other entity. Its names are replaced by the slots [H] and [T], so that only the wording is left: "[H]
+lives in the [T]." Some of these sentences do not state the relation. The GAN has to handle that noise.
 
 Letters: B sentences, L words in a sentence, N examples, R relations.
 """
@@ -18,13 +18,14 @@ from mingpt_mm.console import UserError, progress
 HEAD, TAIL, END = "[H]", "[T]", ""  # END fills a row after its sentence
 MAX_WORDS = 30  # longer sentences are left out
 MARKS = "".join(chr(i) for i in range(0x3100) if unicodedata.category(chr(i)).startswith("M"))  # not in \w
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"  # here a letter is a word
+# Scripts in which names are not set off by spaces: here a letter is a word.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
 WORD = rf"(?:[{UNSPACED}][{MARKS}]*|(?:(?![{UNSPACED}])[\w{MARKS}])+|\S)"
-CLOSING = "\"')\\]”’»」』"  # these belong to the sentence that ends before them
+CLOSING = "\"')\\]”’»›」』）】"  # these belong to the sentence that ends before them
 # Matches "sentence\nrest". The marks . ! ? … end a sentence only before a space or at the end.
-SENTENCE_END = rf"[.!?…][{CLOSING}]*\n( |$)|[。！？｡।॥؟۔][{CLOSING}]*\n(?![{CLOSING}])"
+SENTENCE_END = rf"[.!?…][{CLOSING}“‘]*\n( |$)|[。！？｡।॥؟۔։።။។][{CLOSING}]*\n(?![{CLOSING}!。！？｡।؟])"
 # The "." of these ends no sentence; a single letter is an initial, as in "U.S.", but not the end of a word.
-ABBREVIATION = rf"(?<![\w{MARKS}'’])([^\W\d_]|Dr|Mr|Mrs|Ms|Prof|St|Mt|Jr|Sr|vs|etc|No|Fig)\.$"
+ABBREVIATION = rf"(?<![\w{MARKS}'’])([^\W\d_]|Dr|Mr|Mrs|Ms|Prof|St|Mt|Jr|Sr|Gen|Capt|cf|vs|etc|No|Fig|डॉ)\.$"
 
 
 def split_sentences(document, names, longest):
@@ -40,7 +41,8 @@ def split_sentences(document, names, longest):
         sentence.append((text, name))
         end, after = "".join(text for text, _ in sentence[-3:]), "".join(words[i:i + 1])
         # A lower-case word continues the sentence after a name or a quote: "Acme Inc. makes", "Run!" he said.
-        goes_on = after.strip()[:1].islower() if name or end[-1] in CLOSING else re.search(ABBREVIATION, end)
+        goes_on = after.strip()[:1].islower() if name or end[-1] in CLOSING + "“‘" else (
+            not sentence[-2:][0][1] and re.search(ABBREVIATION, end))
         if i >= len(words) or re.search(SENTENCE_END, f"{end}\n{after}") and not goes_on:
             yield sentence
             sentence = []

@@ -76,8 +76,8 @@ def discriminator_loss(real_score, fake_score, wrong_score):
 
     With weight w on the last, the optimal logit of a sentence x is log p_real(x | r) - log(p_G(x | r) +
     w p_real(x | r')), r' being the wrong relations (Goodfellow et al., 2014, proposition 1). If x is as
-    common with wrong relations as with its own, its logit is at most about -log w. This holds however rarely the
-    generator writes it.
+    common with wrong relations as with its own, its logit is at most about -log w. This holds however rarely
+    the generator writes it.
     """
     return (F.softplus(-real_score).mean() + F.softplus(fake_score).mean()
             + WRONG_RELATION_WEIGHT * F.softplus(wrong_score).mean())

@@ -59,7 +59,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between them (section 3.3, there with ReLU); the hidden layer is four times as wide.
+    """Two linear layers (section 3.3) with a GELU between them; the hidden layer is four times as wide.
 
     gelu: "tanh" (GPT-2's approximation) or "none" (the exact erf form of ViT).
     """
@@ -106,9 +106,8 @@ def init_weights(model, width, n_layer):
     """
     std = 0.02 * (768 / width)**0.5
     for name, parameter in model.named_parameters():
-        if name.endswith("c_proj.weight"):
-            nn.init.normal_(parameter, std=std / (2 * n_layer)**0.5)
-        elif parameter.dim() > 1:
-            nn.init.normal_(parameter, std=std)
+        if parameter.dim() > 1:
+            added = 2 * n_layer if name.endswith("c_proj.weight") else 1
+            nn.init.normal_(parameter, std=std / added**0.5)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)

@@ -50,7 +50,7 @@ def test_good_lines_are_read_whatever_system_they_come_from(kind, path):
 
 
 def test_text_is_composed_and_stripped_also_where_json_escapes_it(path):
-    row = CAPTION | {"captions": [f" {DECOMPOSED}\n", "a cat \ud83d"]}
+    row = CAPTION | {"captions": [f"\u200b {DECOMPOSED}\n\ufeff", "a cat \ud83d"]}
     (_, _, captions, _), = read("captions", path, json.dumps(row))
     assert captions[0] == COMPOSED and captions[1].startswith("a cat") and captions[1].encode()  # A10
     assert read("probes", path, json.dumps(dict.fromkeys(PROBE, f" {DECOMPOSED} "))) == [dict.fromkeys(PROBE, COMPOSED)]
@@ -59,7 +59,7 @@ def test_text_is_composed_and_stripped_also_where_json_escapes_it(path):
 def test_triples_are_trimmed_and_read_once_each_without_a_header(path):
     rows = ["A\tis in\tB", " A \tis  in\tB", f"{DECOMPOSED}\tis in\tB", f"{COMPOSED}\tis in\tB", "A\tis in\tC"]
     expected = [("A", "is in", "B"), (COMPOSED, "is in", "B"), ("A", "is in", "C")]
-    for header in ("head\trelation\ttail", "Head\tRelation\tTail", "subject\tpredicate\tobject"):  # A20
+    for header in ("head\trelation\ttail", "Head\trel\tTail", "subject\tpredicate\tobject", "source\tedge\ttarget"):
         assert read("triples", path, header, *rows) == expected
         assert read("triples", path, *rows, header) == [*expected, tuple(header.split("\t"))]
     assert read("triples", path, "head\tis part of\tbody") == [("head", "is part of", "body")]
@@ -89,7 +89,7 @@ def test_every_tenth_document_of_all_files_is_held_out(path):
 
 @pytest.mark.parametrize("kind, line", [
     *(("captions", json.dumps(CAPTION | change)) for change in (
-        {"caption": 7}, {"caption": ""}, {"caption": "   "}, {"caption": ["a"]}, {"captions": []},
+        {"caption": 7}, {"caption": ""}, {"caption": " \u200b "}, {"caption": ["a"]}, {"captions": []},
         {"captions": "abc"}, {"captions": ["a", " \n"]}, {"captions": ["a", 7]}, {"captions": {"a": 1}},
         {"split": "dev"}, {"image": "none.png"}, {"image": "clip"}, {"image": 7}, {"image": None}, {"image": ["1.png"]},
         {"image": "no\nfile"}, {"image": "\ud83d.png"}, {"image": "\0"}, {"image": ""}, {"video": "clip"})),

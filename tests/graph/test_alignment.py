@@ -37,7 +37,12 @@ def examples(text, triples):
      ["[H] [T] में रहता है।", "[H] [T] में रहती है।"]),
     ("يعيش أحمد في القاهرة. هل تعيش ليلى في بغداد؟ نعم.", [("أحمد", "r", "القاهرة"), ("ليلى", "r", "بغداد")],
      ["يعيش [H] في [T].", "هل تعيش [H] في [T]؟"]),
+    ("김철수는 서울에 산다. 이영희는 부산에 산다.", [("김철수", "r", "서울"), ("이영희", "r", "부산")], ["[H]는 [T]에 산다."] * 2),
+    ("小明见过小红？！小明见过小红。", [("小明", "r", "小红")], ["[H]见过[T]？！", "[H]见过[T]。"]),
+    ("Ada takes vitamin C. Bob ran. Gen. Ada left vitamin C.", [("Ada", "r", "vitamin C")],
+     ["[H] takes [T].", "Gen. [H] left [T]."]),
     # quotes and brackets around sentences and names
+    ("„Ada met Bob.“ (Ada met Bob.) 【Ada met Bob。】 Ada.", BOB, ["„[H] met [T].“", "([H] met [T].)", "【[H] met [T]。】"]),
     ('"Ada met Bob." Then Ada left. (Ada saw “Bob”.) Bob’s Ada ran.', BOB,
      ['"[H] met [T]."', "([H] saw “[T]”.)", "[T]’s [H] ran."]),
     ("“Run!” said Ada to Bob. Ada (b. 1815) met Bob.", BOB, ["“Run!” said [H] to [T].", "[H] (b. 1815) met [T]."]),
