@@ -80,8 +80,8 @@ def show(value):
     return f"{value:,.{digits}f}"
 
 
-def report(options, results, columns, how, average=mean):
-    """Print {name: records} as a table: for each column the average, and the smallest and largest of several."""
+def report(options, results, columns, how):
+    """Print {name: records} as a table: for each column the mean, and the smallest and largest of several."""
     columns = [column for column in columns if any(column in record for rows in results.values() for record in rows)]
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
     print(f"\n{cpu[1] if cpu else platform.processor()}, torch {torch.__version__}, {how}\n")
@@ -92,7 +92,7 @@ def report(options, results, columns, how, average=mean):
         for column in columns:
             values = [record[column] for record in records if column in record]
             spread = f" ({show(min(values))}-{show(max(values))})" if len(values) > 1 else ""
-            cells.append(show(average(values)) + spread if values else "")
+            cells.append(show(mean(values)) + spread if values else "")
         print(f"| {name} | " + " | ".join(cells) + " |")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

@@ -34,7 +34,6 @@ DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.de
 COMPILE = torch.compile if DEVICE.type != "cpu" else partial(torch.compile, backend="eager")  # needs no compiler
 BFLOAT16 = torch.autocast(DEVICE.type, torch.bfloat16)
 SMALL = GPTConfig(256, 512, 2, 2, 64), ViTConfig(32, 16, 2, 2, 64)
-QUICK_RUN = ["--steps", 4, "--eval_interval", 2, "--eval_samples", 4]
 
 
 def reference_gpt(config):
@@ -124,7 +123,7 @@ def runs(quick, folder):
     results = {}
     for name, argv in (("scenes", []), ("clips", ["--world", "clips"]), ("adversarial", ["adversarial"])):
         more = ["--gan_warmup", 4, "--gan_steps", 4, "--sentences", 1] if quick and argv == ["adversarial"] else []
-        final = run([*argv, *(QUICK_RUN if quick else []), *more], folder / name, threads=8)
+        final = run([*argv, *(["--steps", 4, "--eval_samples", 4] if quick else []), *more], folder / name, threads=8)
         results |= {f"{name} {key}": final[key] for key in ("exact_match", "recall_graph_only", "seconds") if key in final}
     return results
 
@@ -227,7 +226,6 @@ def main():
             return print(json.dumps(globals()[options.part](options.quick, Path(folder))))
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else DEVICE.type
     results = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda}
-    print(results)
     for part, limit in PARTS.items():
         argv = [sys.executable, "-m", "tests.bench.gpu", "--part", part.__name__, *["--quick"] * options.quick]
         try:

@@ -115,7 +115,6 @@ def main():
         for name, argv in (("scenes", []), ("story", ["adversarial"])):
             run(argv, folder / name, threads=2)
         shutil.copy(folder / "scenes/progress.png", HERE)
-        shutil.copy(folder / "story/progress.png", HERE / "adversarial.png")
         graph, = folder.glob("runs/story-0-*/kg.tsv")
         print(tabulate_sentences(map(json.loads, (folder / "story/log.jsonl").open()), load_triples(graph)))
 

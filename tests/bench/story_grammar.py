@@ -1,7 +1,5 @@
 """The grammar of the built-in story as a parser: what triple does a sentence state, and is it the intended one?
 
-    python -m tests.bench.story_grammar RUN ...      the synthetic sentences of finished adversarial runs
-
 The parser reads mingpt_mm/data/story.txt and knows nothing of the networks that it judges.
 """
 
@@ -12,8 +10,6 @@ from pathlib import Path
 from mingpt_mm.data import story
 from mingpt_mm.data.datasets import load_triples
 from mingpt_mm.training import load_checkpoint
-from tests.bench.common import make_parser as make_options
-from tests.bench.common import report
 
 
 def make_parser():
@@ -70,16 +66,3 @@ def measure_run(out):
     sentences = [sentence.strip() for sentence in text.split("\n\n") if sentence.strip()]
     triples = load_triples(out.parent / args["kg"])  # of the built-in story: relative to where the run was started
     return evaluate_synthetic(sentences, triples, args["sentences"]) if sentences else {}
-
-
-def main():
-    """Print the measures of runs."""
-    parser = make_options(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, beside the folder runs/ of their data")
-    options = parser.parse_args()
-    results = {out.name: [measure_run(out)] for out in options.runs}
-    report(options, results, ["faithfulness", "in_graph", "right_wordings"], "by the story's grammar")
-
-
-if __name__ == "__main__":
-    main()

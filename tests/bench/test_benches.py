@@ -51,12 +51,6 @@ def test_the_picture_of_the_mask_shows_what_attention_reads(tmp_path):
     assert Image.open(tmp_path / "mask.png").width == 960
 
 
-def test_the_table_of_what_the_gan_writes_has_a_row_for_each_step():
-    events = [{"event": "gan", "step": step, "sentences": [f"A{step}", "B", "C"]} for step in (100, 200, 300)]
-    table = pictures.tabulate_sentences(events, [("Ann", "fears", "Bob")] * 3, (100, 300)).splitlines()
-    assert "Ann, fears, Bob" in table[0] and table[2:] == ["| 100 | A100 | B | C |", "| 300 | A300 | B | C |"]
-
-
 def test_parser_finds_exactly_the_stated_facts_in_a_story(story):
     parsed = list(map(make_parser(), load_documents([story / "text.txt"])))
     probes = [json.loads(line) for line in (story / "probes.jsonl").read_text().splitlines()]
@@ -69,17 +63,6 @@ def test_nearly_half_of_the_aligned_sentences_do_not_state_their_relation(story)
     stated = [parse(lexicalize(words, "Ann", "Bob")) == ("Ann", relation, "Bob")
               for relation, sentences in examples.items() for words in sentences]
     assert 0.45 < sum(stated) / len(stated) < 0.6
-
-
-@pytest.mark.parametrize("sentence, triple", [
-    ("Ann lives in the crypt.", ("Ann", "lives in", "crypt")),
-    ("They say that the crypt is home to Ann.", ("Ann", "lives in", "crypt")),
-    ("Bob terrifies Ann.", ("Ann", "fears", "Bob")),
-    ("In the old tales, fried moths are the favorite dish of Ann.", ("Ann", "eats", "moths")),
-    ("As everyone knows, somebody mentioned Ann and the crypt.", None), ("Ann is a red bat.", None),
-    ("Ann lives in the crypt", None), ("Ann lives in the the crypt.", None)])
-def test_parser_reads_openings_and_both_orders_and_rejects_other_sentences(sentence, triple):
-    assert make_parser()(sentence) == triple
 
 
 def test_faithfulness_is_measured_against_the_triple_that_a_sentence_was_written_for():

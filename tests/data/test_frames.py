@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from mingpt_mm.console import UserError
 from mingpt_mm.data.datasets import load_frames
@@ -101,15 +101,10 @@ def test_a04_grayscale_of_32_bits_is_refused(name, pixels, tmp_path):
     assert "32-bit" in refusal(tmp_path / name)
 
 
-def test_transparency_in_depths_that_pillow_does_not_scale_is_refused(tmp_path):
-    for depth, color, key in ((2, 0, b"\0\1"), (4, 0, b"\0\1"), (16, 2, b"\1" * 6)):
-        size = (S * depth * (3 if color else 1) + 7) // 8 + 1
-        with open(tmp_path / "k.png", "wb") as file:
-            file.write(b"\x89PNG\r\n\x1a\n")
-            for kind, data in ((b"IHDR", struct.pack(">IIBBBBB", S, S, depth, color, 0, 0, 0)), (b"tRNS", key),
-                               (b"IDAT", zlib.compress(bytes(size * S))), (b"IEND", b"")):
-                PngImagePlugin.putchunk(file, kind, data)
-        assert "RGBA" in refusal(tmp_path / "k.png")
+@pytest.mark.parametrize("bits", [2, 4])
+def test_transparency_in_depths_that_pillow_does_not_scale_is_refused(bits, tmp_path):
+    Image.new("L", (S, S)).save(tmp_path / "k.png", bits=bits, transparency=1)
+    assert "RGBA" in refusal(tmp_path / "k.png")
 
 
 @pytest.mark.parametrize("mode, suffix, key", [

@@ -66,8 +66,7 @@ def test_progress_has_colored_curves_and_tells_right_captions_from_wrong_ones(sh
 
 
 def test_captions_are_drawn_above_the_curves_and_letters_that_the_font_lacks_are_escaped(tmp_path):
-    events = [{"step": 0, "loss": 2.0, "sentences": ["ab"]}, {"step": 9, "loss": 1.0, "sentences": ["ч"]}]
-    pictures = []
+    events, pictures = [{"step": i, "loss": 2.0, "sentences": ["ч"]} for i in (0, 9)], []
     for text in ("a caption", "красная мышь", "зеленая мышь"):  # boxes would make the last two equal
         plots.plot_run(tmp_path / "a.png", events, [(Image.new("RGB", (9, 9), "lime"), text * 2, plots.RIGHT)] * 7)
         pictures.append(np.asarray(Image.open(tmp_path / "a.png")))
