@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+import warnings
 
 RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
 
@@ -64,6 +65,7 @@ def run_command(main):
 
     Ctrl-C ends it with one line, too.
     """
+    warnings.simplefilter("ignore")  # of libraries that read files
     for stream in filter(None, (sys.stdin, sys.stdout, sys.stderr)):
         # Escape what the console's encoding lacks; show each line at once, also in a pipe.
         stream.reconfigure(errors="backslashreplace", line_buffering=True)

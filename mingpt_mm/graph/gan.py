@@ -2,7 +2,7 @@
 
 Generative Adversarial Nets (Goodfellow et al., 2014), conditioned on the relation. Real sentences come from
 distant supervision, so many do not state their relation. Maximum likelihood reproduces those too. The
-adversarial game avoids them: the discriminator also sees real sentences with a wrong relation (Generative
+adversarial game avoids them. Its discriminator also sees real sentences with a wrong relation (Generative
 Adversarial Text to Image Synthesis, Reed et al., 2016, section 4.2). So it rejects a sentence that fits
 every relation. The game is `train_gan` in train.py.
 

@@ -59,6 +59,7 @@ def test_text_is_composed_and_stripped_also_where_json_escapes_it(path):
 def test_triples_are_trimmed_and_read_once_each_without_a_header(path):
     rows = ["A\tis in\tB", " A \tis  in\tB", f"{DECOMPOSED}\tis in\tB", f"{COMPOSED}\tis in\tB", "A\tis in\tC"]
     expected = [("A", "is in", "B"), (COMPOSED, "is in", "B"), ("A", "is in", "C")]
+    # A20
     for header in ("head\trelation\ttail", "Head\trel\tTail", "subject\tpredicate\tobject", "source\tedge\ttarget"):
         assert read("triples", path, header, *rows) == expected
         assert read("triples", path, *rows, header) == [*expected, tuple(header.split("\t"))]

@@ -11,7 +11,7 @@ from mingpt_mm.data.tokenizer import PATTERN, make_tokenizer, train_bpe
 
 TEXTS = [["a red bat left of a green ghost", "a green ghost above a red key", "a red key"] * 3, [],
          ["aaaa aaaaaa aaa", "ababab bababa", "  \n\n\n  x\t\tx"],
-         ["naïve — 鍵と鍵, 1897; the ghost's candle", "أحمد في القاهرة", "鍵と鍵と鍵"]]
+         ["naïve — 鍵と鍵, 1897; the ghost's candle", "أحمد في القاهرة", "鍵と鍵と鍵" * 30]]
 CACHED = pytest.mark.skipif("TIKTOKEN_CACHE_DIR" not in os.environ, reason="TIKTOKEN_CACHE_DIR is not set")
 
 
@@ -34,7 +34,8 @@ def slow_bpe(texts, n):
 def test_merges_are_those_of_the_slow_algorithm_and_tiktoken_applies_them(texts, vocab_size):
     merges, words = slow_bpe(texts, vocab_size - 257)
     tokenizer = make_tokenizer(train_bpe(texts, vocab_size))
-    assert tokenizer.merges == merges and tokenizer.n_vocab == 257 + len(merges)
+    # A24: text without spaces is cut, or its one word would take hours
+    assert tokenizer.merges == merges and tokenizer.n_vocab == 257 + len(merges) and max(map(len, words), default=0) < 161
     tokens = [token for text in texts for token in tokenizer.encode_ordinary(text)]
     assert tokenizer.decode_tokens_bytes(tokens) == [part for word in words for part in word]
 

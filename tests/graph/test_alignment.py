@@ -80,6 +80,7 @@ def test_names_in_the_slots_give_the_sentence_back():
         assert [lexicalize(words, head, tail) for words in sentences] == [text]
 
 
+# A25
 def test_a_graph_of_50000_triples_is_matched():
     triples = [(f"Person {i}", f"r{i % 7}", f"小{i}市") for i in range(50_000)]
     text = [f"Person {i} lives in 小{i + i % 2}市. Nobody knows Person {i}." for i in range(0, 50_000, 99)]

@@ -67,6 +67,7 @@ def test_a_caption_begins_with_the_prompt_and_does_not_depend_on_other_rows():
     assert all(caption.startswith("a red") for caption in together)
 
 
+# L3
 @pytest.mark.parametrize("frames, pixels, stride, words", [
     (3, random_pixels(2), 8, "2 frames"), (1, random_pixels(3), 8, "3 frames"),
     (1, random_pixels(), 4, "49 patches")], ids=["2", "3", "vit"])

@@ -51,6 +51,7 @@ def test_safetensors_are_written_and_read_as_by_the_safetensors_package(tmp_path
         assert back.keys() == tensors.keys() and all(torch.equal(back[name], tensors[name]) for name in tensors)
 
 
+# A23: prefixes of wrappers
 @pytest.mark.parametrize("prefix", ["", "transformer.", "_orig_mod.", "module._orig_mod.transformer."])
 @pytest.mark.parametrize("file, dtype, save", [
     ("pytorch_model.bin", torch.float32, torch.save),
@@ -75,6 +76,7 @@ def test_what_is_saved_loads_again_and_may_be_changed_without_changing_the_file(
     assert "directory" in refusal(tmp_path, kind)
 
 
+# A12: another head; A22: DeiT; A23: a wrapper, sizes that differ from config.json
 @pytest.mark.parametrize("kind, tensors, settings, words", [
     (GPT, {"lm_head.weight": torch.ones(50, 32)}, {}, "lm_head.weight wte.weight"),
     (GPT, {"ln_f.bias": torch.full((32,), torch.nan)}, {}, "ln_f.bias"),

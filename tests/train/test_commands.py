@@ -74,6 +74,7 @@ def test_weights_and_tokenizer_of_a_run_are_kept_and_only_frozen_parts_do_not_le
         assert same and all(same) == (part in freeze) and run["tokenizer"] == told["tokenizer"]
 
 
+# A29
 @pytest.mark.skipif("TIKTOKEN_CACHE_DIR" not in os.environ, reason="TIKTOKEN_CACHE_DIR is not set")
 def test_a_released_gpt_with_added_tokens_learns_slowly_and_the_connector_fast(shell):
     gpt = GPT(GPTConfig(64, 50258, 1, 2, 8)).eval()
@@ -129,6 +130,7 @@ def test_files_animations_and_folders_of_frames_are_described_as_by_the_library(
         assert isinstance(model.caption(pixels[0], tokenizer, top_p=0.9)[0], str)
 
 
+# L1: --top_p without --temperature
 def test_sampling_options_reach_the_model(shell):
     def texts(options):
         line = f"sample.py --run seen --image {IMAGE} --prompt a --num_samples 3 --max_new_tokens 9 {options}"
@@ -140,6 +142,7 @@ def test_sampling_options_reach_the_model(shell):
     assert len("".join(texts("--temperature 1 --max_new_tokens 1"))) < len("".join(drawn))
 
 
+# A31, A33
 @pytest.mark.parametrize("files", ["", f"--image {IMAGE}"])
 def test_a_prompt_is_continued_or_choices_for_it_are_ranked_and_spaces_around_them_do_not_count(shell, files):
     out = shell(f"sample.py --run seen {files} --prompt 'a red ' --max_new_tokens 5")
@@ -191,6 +194,7 @@ def test_a_chat_survives_long_lines_a_full_context_and_a_closed_standard_input(s
     assert talk.count("> ") == 14
 
 
+# A09
 def test_text_outside_the_encoding_of_the_console_is_escaped(shell):
     names = ["ليلى", "سامي", "نور", "هدى", "عمر", "دينا"]
     Path("kg.tsv").write_text("\n".join(f"{n}\tتعيش في\tروما" for n in names), encoding="utf-8")

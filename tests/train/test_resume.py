@@ -79,6 +79,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(shell, monkeypatch):
     assert Path("seen/last.pt").read_bytes() == before
 
 
+# A08
 def test_a_run_goes_on_when_a_damaged_image_is_repaired(shell):
     image = Path("images/images/5.png")
     content = image.read_bytes()
@@ -89,6 +90,7 @@ def test_a_run_goes_on_when_a_damaged_image_is_repaired(shell):
     assert_same(shell, "run", "seen")
 
 
+# L2
 def test_options_given_again_win_and_the_newest_run_is_meant(shell):
     Path("runs").mkdir()
     for run in ("told", "seen"):
