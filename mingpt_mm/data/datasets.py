@@ -63,7 +63,7 @@ def load_captions(folder):
             fail(f"no such {kind}: {row[kind]!r}")
         if split not in (None, "train", "val", "test") or not isinstance(captions, list) or not captions:
             fail('"split" must be "train", "val" or "test"; "captions" a list of texts')
-        return Row(path, kind == "video", [clean(caption) for caption in captions], split)
+        return Row(path, kind == "video", [clean(" ".join(text.split())) for text in captions], split)
 
     return read_items(Path(folder, "captions.jsonl"), parse)
 

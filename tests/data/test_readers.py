@@ -50,7 +50,7 @@ def test_good_lines_are_read_whatever_system_they_come_from(kind, path):
 
 
 def test_text_is_composed_and_stripped_also_where_json_escapes_it(path):
-    row = CAPTION | {"captions": [f"\u200b {DECOMPOSED}\n\ufeff", "a cat \ud83d"]}
+    row = CAPTION | {"captions": [f"\u200b {DECOMPOSED}\n\ufeff", "a \u00a0 cat \ud83d"]}
     (_, _, captions, _), = read("captions", path, json.dumps(row))
     assert captions[0] == COMPOSED and captions[1].startswith("a cat") and captions[1].encode()  # A10
     assert read("probes", path, json.dumps(dict.fromkeys(PROBE, f" {DECOMPOSED} "))) == [dict.fromkeys(PROBE, COMPOSED)]
