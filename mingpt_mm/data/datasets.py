@@ -94,7 +94,7 @@ def load_triples(path):
 
     rows = read_items(path, parse, str)
     header = r"(?i)(head|subject|source).* (rel|predicate|edge|property)\w* (tail|object|target).*"
-    return [*dict.fromkeys(rows[bool(re.fullmatch(header, " ".join(rows[0]))):])] or fail(f"{path}: a header")
+    return [*dict.fromkeys(rows[bool(re.match(header, " ".join(rows[0]))):])] or fail(f"{path}: no triples")
 
 
 def load_probes(path):

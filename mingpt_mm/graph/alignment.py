@@ -22,7 +22,8 @@ MARKS = "".join(chr(i) for i in range(0x3100) if unicodedata.category(chr(i)).st
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
 WORD = rf"(?:[{UNSPACED}][{MARKS}]*|(?:(?![{UNSPACED}])[\w{MARKS}])+|\S)"
 CLOSING = "\"')\\]”’»›」』）】"  # these belong to the sentence that ends before them
-# Matches "sentence\nrest". The marks . ! ? … end a sentence only before a space or at the end.
+# Matches "sentence\nrest". The marks . ! ? … end a sentence only before a space or at the end. German quotes
+# end with “ or ‘, which open quotes elsewhere.
 SENTENCE_END = rf"[.!?…][{CLOSING}“‘]*\n( |$)|[。！？｡।॥؟۔։።။។][{CLOSING}]*\n(?![{CLOSING}!。！？｡।؟])"
 # The "." of these ends no sentence; a single letter is an initial, as in "U.S.", but not the end of a word.
 ABBREVIATION = rf"(?<![\w{MARKS}'’])([^\W\d_]|Dr|Mr|Mrs|Ms|Prof|St|Mt|Jr|Sr|Gen|Capt|cf|vs|etc|No|Fig|डॉ)\.$"
