@@ -50,11 +50,13 @@ class Attention(nn.Module):
         qkv = self.c_attn(x).unflatten(2, (3, self.n_head, -1))  # (B, T, 3, nh, hs)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, nh, T, hs)
         q, (k, v) = qkv[0], cache.append(qkv[1:]) if cache else qkv[1:]  # (B, nh, T, hs), (B, nh, S, hs)
-        # The mask is aligned to the lower right corner: new position i sees all cached ones and the new ones
-        # up to i. A single new position needs no mask.
-        mask = causal_lower_right(q.size(2), k.size(2)) if self.causal and q.size(2) > 1 else None
+        T, S = q.size(2), k.size(2)
+        # In a whole sequence position i sees those up to i: the last argument, is_causal. After a cache the
+        # mask is aligned to the lower right corner: new position i sees all cached ones and the new ones up
+        # to i. A single new position needs no mask.
+        mask = causal_lower_right(T, S) if self.causal and 1 < T < S else None
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout)  # (B, nh, T, hs)
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, self.causal and T == S)  # (B, nh, T, hs)
         return self.c_proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
 
 

@@ -1,6 +1,6 @@
 """What the code does on one GPU: correctness, the default runs, speed beside transformers, and waiting for data.
 
-    python -m tests.bench.gpu --json FILE        about six minutes on an H100 or H200, without a network
+    python -m tests.bench.gpu --json FILE        some ten minutes on an H100, without a network
     python -m tests.bench.gpu --quick            small sizes, also on a CPU: only to see that it runs
 
 Each part runs in a process of its own with a time limit, so that a failure stops no other part. FILE is written
@@ -9,11 +9,13 @@ measured speed of large bfloat16 matrix products in training, of the measured me
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -118,14 +120,10 @@ def checks(quick, folder):
     return results | {"resume": max((a[name] - b[name]).abs().max().item() for name in a)}
 
 
-def runs(quick, folder):
-    """Quality and seconds of the default runs."""
-    results = {}
-    for name, argv in (("scenes", []), ("clips", ["--world", "clips"]), ("adversarial", ["adversarial"])):
-        more = ["--gan_warmup", 4, "--gan_steps", 4, "--sentences", 1] if quick and argv == ["adversarial"] else []
-        final = run([*argv, *(["--steps", 4, "--eval_samples", 4] if quick else []), *more], folder / name, threads=8)
-        results |= {f"{name} {key}": final[key] for key in ("exact_match", "recall_graph_only", "seconds") if key in final}
-    return results
+def default_run(argv, small, quick, folder):
+    """Quality and seconds of a default run; `small` are the options of a quick one."""
+    final = run([*argv, *(["--steps", 4, "--eval_samples", 4, *small] if quick else [])], folder / "run", threads=8)
+    return {key: final[key] for key in ("exact_match", "recall_graph_only", "gan_seconds", "seconds") if key in final}
 
 
 def training(quick, folder):
@@ -141,7 +139,7 @@ def training(quick, folder):
     for name, prepare in (("eager", lambda model: model), ("compiled", COMPILE)):
         ours, theirs = prepare(GPT(config).to(DEVICE)), prepare(reference_gpt(config).to(DEVICE))
         for side, work in {"ours": step(ours, lambda: F.cross_entropy(ours(inputs).flatten(0, 1), targets)),
-                           "transformers": step(theirs, lambda: theirs(tokens, labels=tokens).loss)}.items():
+                           "transformers": step(theirs, lambda: theirs(inputs, labels=inputs).loss)}.items():
             rate = B * T / seconds(work, rounds)
             results |= {f"{side}, {name}: tokens/s": rate, f"{side}, {name}: share of peak": rate * cost / peak}
     return results | {"peak TFLOP/s": peak / 1e12}
@@ -211,32 +209,38 @@ train.make_loader = timed
     return {"share of waiting": float((folder / "share.txt").read_text())}
 
 
-PARTS = {checks: 60, runs: 150, training: 90, joined: 45, decoding: 45, waiting: 75}  # seconds, at most
+PARTS = {  # and their seconds, at most
+    "joined": (joined, 45), "waiting": (waiting, 75), "decoding": (decoding, 60), "training": (training, 120),
+    "scenes": (partial(default_run, [], []), 75), "clips": (partial(default_run, ["--world", "clips"], []), 150),
+    "checks": (checks, 150),
+    "adversarial": (partial(default_run, ["adversarial"], ["--gan_warmup", 4, "--gan_steps", 4, "--sentences", 1]), 300)}
 
 
 def main():
     """Run all parts, or the one named."""
     parser = make_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes: only to see that it runs")
-    parser.add_argument("--part", choices=[part.__name__ for part in PARTS], help="this part only, in this process")
+    parser.add_argument("--part", choices=PARTS, help="this part only, in this process")
     options = parser.parse_args()
     if options.part:
         with tempfile.TemporaryDirectory() as folder:
             torch.manual_seed(0)
-            return print(json.dumps(globals()[options.part](options.quick, Path(folder))))
+            return print(json.dumps(PARTS[options.part][0](options.quick, Path(folder))))
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else DEVICE.type
     results = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda}
-    for part, limit in PARTS.items():
-        argv = [sys.executable, "-m", "tests.bench.gpu", "--part", part.__name__, *["--quick"] * options.quick]
+    for part, (_, limit) in PARTS.items():
+        argv = [sys.executable, "-m", "tests.bench.gpu", "--part", part, *["--quick"] * options.quick]
+        process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
         try:
-            done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=limit * (1 + 3 * options.quick))
-            results[part.__name__] = json.loads(done.stdout.splitlines()[-1])
+            results[part] = json.loads(process.communicate(timeout=limit * (1 + 3 * options.quick))[0].splitlines()[-1])
         except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
-            results[part.__name__] = f"failed: {type(error).__name__}"
-        print(part.__name__, results[part.__name__], flush=True)
+            results[part] = f"failed: {type(error).__name__}"
+            with suppress(ProcessLookupError):  # its runs of train.py end with it
+                os.killpg(process.pid, signal.SIGKILL)
+        print(part, results[part], flush=True)
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))
-    sys.exit(any(isinstance(results[part.__name__], str) for part in PARTS))
+    sys.exit(any(isinstance(results[part], str) for part in PARTS))
 
 
 if __name__ == "__main__":
