@@ -6,6 +6,7 @@
     python sample.py --image FILE --ask "lives in the"   then continue "NAME lives in the" after the caption
     python sample.py --prompt "a red bat"        continue a text
     python sample.py --prompt TEXT --choices "the crypt|the tower"      which is more likely?
+    python sample.py --draw "a red bat above a blue cat" --out bat.png
     python sample.py --chat                      answer each line that you type
     python sample.py --init gpt2 --prompt TEXT   the same with a released GPT-2
 
@@ -23,12 +24,14 @@ task:
   --prompt=             text to continue; with --image the beginning of the caption
   --choices=            rank these continuations of the prompt, separated by "|"
   --ask=                after the caption continue "NAME TEXT"; NAME: the caption up to a comma
+  --draw=               draw this caption to --out, num_samples times
+  --out=drawing.png     PNG file for --draw
   --explain=            draw where each token attends on the image to this PNG file
   --chat                answer each line of standard input; with --image about the image
 
 sampling:
-  --num_samples=1       texts for each image or prompt
-  --temperature=0.0     0 takes the most likely token; with --top_k or --top_p the default is 1
+  --num_samples=1       texts for each image or prompt; drawings
+  --temperature=0.0     0 takes the most likely token; default 1 with --top_k or --top_p, to draw always 0.6
   --top_k=0             sample from the k most likely tokens
   --top_p=0.0           sample from the most likely tokens that add up to this probability
   --max_new_tokens=100  tokens to write, at most
@@ -49,7 +52,7 @@ from mingpt_mm.console import UserError, parse_options, run_command
 from mingpt_mm.data.datasets import CaptionDataset, load_captions, load_frames, load_probes, split_rows
 from mingpt_mm.data.tokenizer import make_tokenizer
 from mingpt_mm.evaluation import evaluate_captions, score_answers
-from mingpt_mm.plots import plot_attention
+from mingpt_mm.plots import make_grid, plot_attention
 from mingpt_mm.training import init_device, latest_run
 
 
@@ -87,12 +90,15 @@ def main():
     model, tokenizer, run = released or load_run(args.run or latest_run("best.pt"))
     gpt, files, prompt = getattr(model.to(device), "gpt", model), args.image + args.video, args.prompt.strip()
     choices = [choice.strip() for choice in args.choices.split("|") if choice.strip()]
-    if gpt is model and (files or args.data or args.ask or args.explain):
+    if gpt is model and (files or args.data or args.ask or args.explain or "draw" in given):
         raise UserError("this is a text-only model: use --prompt or --chat")
     if gpt is not model and model.frames == 1 and any(Path(file).is_dir() for file in files):
         raise UserError("this model sees single images: name files, or score a captioned folder with --data")
-    sampling = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_k": args.top_k,
-                "top_p": args.top_p, "generator": torch.Generator(device).manual_seed(args.seed)}
+    sampling = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p,
+                "generator": torch.Generator(device).manual_seed(args.seed)}
+    if "draw" in given:
+        drawings = model.draw(args.draw.strip(), tokenizer, run.image_size, args.num_samples, **sampling)
+        return make_grid(drawings.flatten(0, 1)).save(args.out, "PNG")
     if args.data:
         data = CaptionDataset(load_captions(args.data), tokenizer, model.frames, run.image_size)
         run.eval_samples = len(data)
@@ -111,20 +117,21 @@ def main():
         pixels = load_frames(file, model.frames, run.image_size)[None].to(device) if file else None
         prefix = model.encode_images(pixels) if file else None  # (1, P, C)
         if args.chat:
-            chat(gpt, tokenizer, prefix, **sampling)
+            chat(gpt, tokenizer, prefix, args.max_new_tokens, **sampling)
         elif choices:  # the most likely one first; a share is a softmax of the mean log-likelihoods
             scores, _ = zip(*score_answers(gpt, tokenizer, [prompt] * len(choices), choices, prefix))
             shares = torch.tensor(scores).softmax(dim=0).tolist()
             for share, score, c in sorted(zip(shares, scores, choices), reverse=True):
                 print(f"{label}{share:.4f}  {f'{prompt} {c}'.strip()}  (log-likelihood {score:.3f} a token)")
         else:
-            text, = gpt.complete(tokenizer, prompt, prefix, **sampling)
+            text, = gpt.complete(tokenizer, prompt, prefix, args.max_new_tokens, **sampling)
             end = "$" if file else r"(?!\w)"  # a text goes on after the answer
             good = any(re.match(re.escape(answer) + end, text) for answer in right)
             print(label + text + (f"  (right: {right[0]})" if right and not good else "  (right)" * good))
             if args.ask:  # in one context: [patches | caption. NAME TEXT ...]
                 question = f"{text}. {text.split(',')[0]} {args.ask}"
-                print(gpt.complete(tokenizer, question, prefix, **sampling)[0][len(text) + 2:])
+                said, = gpt.complete(tokenizer, question, prefix, args.max_new_tokens, **sampling)
+                print(said[len(text) + 2:])
             if args.explain and file:
                 plot_attention(args.explain, model, tokenizer, pixels, text)
 

@@ -1,7 +1,8 @@
-"""Train a GPT to describe images, or to recall facts that only a knowledge graph states.
+"""Train a GPT to describe and draw images, or to recall facts that only a knowledge graph states.
 
     python train.py                              built-in images, from scratch, on any machine
     python train.py --world clips                built-in videos
+    python train.py --draw                       learn to draw images from captions, too
     python train.py --data FOLDER                your own images and videos: FOLDER/captions.jsonl
     python train.py adversarial                  built-in story: a text, and a graph that a GAN verbalizes
     python train.py adversarial --text FILE --kg FILE.tsv
@@ -31,6 +32,7 @@ run:
 model:
   --init=                    start from gpt2 to gpt2-xl, distilgpt2, a folder, a file, or the GPT of a run
   --dropout=0.0              dropout of the GPT
+  --optimizer=adamw|muon     of the matrices of the blocks; the rest learns by AdamW
   --text ...                 text files, documents separated by blank lines
 
 new GPT:
@@ -47,6 +49,7 @@ multimodal:
   --frames=4                 frames of each video that the model sees
   --image_size=64            height and width in pixels to which images are resized
   --vit=                     start from google/vit-base-patch16-224, a folder or a file
+  --draw                     also learn to draw: [caption | image tokens]; a larger GPT, and Muon
   --freeze=gpt|vit ...       parts that do not learn
   --connector_lr_factor=1.0  factor on the learning rate of the connector and the frame embeddings
 
@@ -74,10 +77,10 @@ from tempfile import TemporaryDirectory
 import torch
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Adam, AdamW
+from torch.optim import Adam, AdamW, Muon
 
 from mingpt_mm import GPT, GPTConfig, MultimodalGPT, ViT, ViTConfig
-from mingpt_mm.console import RANK, WORLD_SIZE, UserError, parse_options, run_command
+from mingpt_mm.console import RANK, WORLD_SIZE, UserError, parse_options, progress, run_command
 from mingpt_mm.data import castle, story
 from mingpt_mm.data.datasets import (CaptionDataset, TextDataset, load_captions, load_documents, load_probes,
                                      load_triples, make_loader, split_documents, split_rows)
@@ -85,6 +88,7 @@ from mingpt_mm.data.tokenizer import make_tokenizer, train_bpe
 from mingpt_mm.evaluation import evaluate_captions, evaluate_facts
 from mingpt_mm.graph.alignment import Examples, align, hard_negatives
 from mingpt_mm.graph.gan import Discriminator, Generator, discriminator_loss, generator_loss, verbalize
+from mingpt_mm.model import codebook
 from mingpt_mm.plots import caption_samples, plot_run
 from mingpt_mm.training import (Logger, init_device, latest_run, load_checkpoint, parameter_groups, restore,
                                 save_checkpoint, set_step)
@@ -92,6 +96,7 @@ from mingpt_mm.training import (Logger, init_device, latest_run, load_checkpoint
 DEFAULTS = {  # what a loop, a world or released weights change
     "adversarial": dict(n_layer=2, n_head=4, n_embd=128, batch_size=64, learning_rate=3e-3, dropout=0.1),
     "clips": dict(n_layer=2, steps=1600, learning_rate=2e-3), "portraits": dict(steps=900),
+    "draw": dict(n_layer=2, n_head=4, n_embd=128, steps=1500, learning_rate=3e-3, optimizer="muon"),
     "vit": dict(image_size=224), "released": dict(learning_rate=5e-5, connector_lr_factor=20.0),
 }
 KL_WEIGHT = 0.1  # of the penalty that keeps the generator near its maximum-likelihood copy: sentences vary
@@ -113,14 +118,14 @@ def parse_args(argv):
             raise UserError(f"--steps {args.steps}: {folder} has made {checkpoint['step']} steps already")
         return args, checkpoint if "model" in checkpoint else None
     released = "init" in given and not Path(given["init"], "last.pt").exists()
-    for name in (loop, given.get("world"), "vit" in given and "vit", released and "released"):
+    for name in (loop, given.get("world"), *given.keys() & {"vit", "draw"}, released and "released"):
         args |= DEFAULTS.get(name, {})
     args = Namespace(loop=loop, **(args | given))
     args.out = args.out or next(name for i in range(1, 9999) if not Path(name := f"runs/{loop}-{i}").exists())
     if RANK == 0 and any(Path(args.out).glob("*")):
         raise UserError(f"--out {args.out}: not empty; name another folder, or continue with --resume")
-    if "gpt" in args.freeze and args.text:
-        raise UserError("--freeze gpt: a GPT that does not learn cannot learn the --text")
+    if "gpt" in args.freeze and (args.text or args.draw):
+        raise UserError("--freeze gpt: a GPT that does not learn cannot learn the --text or to --draw")
     if loop == "multimodal":
         args.data = args.data or str(
             castle.world_folder(f"runs/{args.world}-{args.seed}", castle.write_world, args.world, args.seed))
@@ -157,50 +162,57 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
     synthetic: the sentences of the GAN.
     """
     start, folder, images, events = 0, Path(args.out), args.loop == "multimodal", logger.events
-    forward = torch.compile(model.train()) if args.compile else model.train()
-    optimizer = AdamW(parameter_groups(model, args), betas=(0.9, 0.95), fused=True)
+    forward = torch.compile(model) if args.compile else model
+    groups, muon_groups = parameter_groups(model, args)
+    optimizers = [AdamW(groups, betas=(0.9, 0.95), fused=True)]
+    if muon_groups:  # updates are as large as those of AdamW, so that both have the same learning rate
+        optimizers.append(Muon(muon_groups, adjust_lr_fn="match_rms_adamw"))
     if WORLD_SIZE > 1:  # a batch of text leaves the ViT without a gradient
         forward = DistributedDataParallel(forward, find_unused_parameters=images and len(loaders) > 1)
     if checkpoint:  # weight decay and factor of a group come from the options
-        start, groups = checkpoint["step"], optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
+        start = checkpoint["step"]
+        for optimizer, saved in zip(optimizers, checkpoint["optimizers"]):
+            optimizer.load_state_dict(saved | {"param_groups": optimizer.state_dict()["param_groups"]})
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {tokenizer.n_vocab:,} tokens")
     logger.begin(start, args.steps)
     for step in range(start, args.steps + 1):
         if step % args.eval_interval == 0 or step == args.steps:
-            state = args, step, model, optimizer, tokenizer, [*events], synthetic
+            state = args, step, model, optimizers, tokenizer, [*events], synthetic
             save_checkpoint(folder / "last.pt", *state)  # before the evaluation: a crash there costs nothing
             with autocast:
                 metrics, captions = evaluate(model, data, tokenizer, args)
             logger.log("eval", step, **metrics)
-            # A text model has no exact match: its best is the last.
-            scores = [(e.get("exact_match", e["step"]), -e["val_loss"]) for e in events if "val_loss" in e]
-            if scores[-1] == max(scores):
+            # A text model has no exact match, and drawings are not measured here: their best is the last.
+            scores = [(e.get("exact_match"), -e["val_loss"]) for e in events if "val_loss" in e]
+            if args.draw or not images or scores[-1] == max(scores):
                 save_checkpoint(folder / "best.pt", *state)
-            plot_run(folder / "progress.png", events, [*caption_samples(data, captions)])
+            plot_run(folder / "progress.png", events, [*caption_samples(data, captions, model, tokenizer)])
+            model.train()
         if step == args.steps:
             break
 
-        set_step(optimizer, step, args)  # learning rate and seed are functions of the step: exact resume
-        losses = {}
+        set_step(optimizers, step, args)  # learning rate and seed are functions of the step: exact resume
+        losses, n_tokens = {}, 0
         for name, batches in loaders.items():
             # pixels: uint8 (B, F, 3, S, S) or None; tokens, targets: (B, T), a target of -100 is skipped
             pixels, tokens, targets = next(batches)
             with autocast:
                 logits = forward(pixels, tokens) if images else forward(tokens)  # (B, T, V)
                 losses[name] = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+            n_tokens += tokens.numel()
             losses[name].backward()
             grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), args.grad_clip)
-            optimizer.step()
-            optimizer.zero_grad()
-        logger.step(step + 1, len(loaders) * tokens.numel(), **losses, grad_norm=grad_norm)
+            for optimizer in optimizers:  # AdamW; with --optimizer muon also Muon
+                optimizer.step()
+                optimizer.zero_grad()
+        logger.step(step + 1, n_tokens, **losses, grad_norm=grad_norm)
 
     if RANK == 0:
         best = load_checkpoint(folder / "best.pt")
         model.load_state_dict(best["model"])
         with autocast:
             metrics, captions = evaluate(model, data, tokenizer, args, ablate=True)
-        plot_run(folder / "progress.png", events, [*caption_samples(data, captions)])
+        plot_run(folder / "progress.png", events, [*caption_samples(data, captions, model, tokenizer)])
         logger.finish(best["step"], metrics)
 
 
@@ -221,23 +233,34 @@ def train_multimodal(args, checkpoint):
             args.image_size, args.patch_size, args.vit_layers, args.n_head, args.n_embd))
         args.patch_size = vit.config.patch_size
     prefix = MultimodalGPT.prefix_length(args.image_size, args.patch_size, args.frames)
-    longest = prefix + max(data.longest, val_data.longest) + 2 * bool(documents)  # "." and a document's start
-    args.block_size = args.block_size or min(1024, max(64, longest + texts.longest))
+    n_image, extra = codebook.LENGTH * args.draw, 2 * bool(documents)  # "." and a document's start
+    longest = max(prefix, n_image) + max(data.longest, val_data.longest) + extra
+    args.block_size = args.block_size or min(1024, max(64 + n_image, longest + texts.longest))
     if longest > args.block_size:
-        raise UserError(f"--block_size {args.block_size}: image and longest caption take {longest} positions")
+        raise UserError(f"block size {args.block_size}: captions with images take up to {longest} positions")
     if checkpoint is None:
         gpt = model or GPT(GPTConfig(
             args.block_size, tokenizer.n_vocab, args.n_layer, args.n_head, args.n_embd, args.dropout))
         model = MultimodalGPT(gpt, vit, args.frames)
-    model.to(device)
+        if args.draw:
+            some = data.first_frames(torch.randperm(len(rows))[:2000])
+            model.add_codebook(codebook.fit(some), tokenizer.n_vocab)
 
     loaders = {"loss": make_loader(data, args, device, checkpoint)}
+    if args.draw:  # the other direction: [caption | image tokens]
+        image_tokens = []
+        for part in progress(torch.arange(len(rows)).split(256), "reading images"):
+            codes = codebook.encode(model.codebook, data.first_frames(part))  # (B, 64)
+            image_tokens += (codes + tokenizer.n_vocab).tolist()
+        drawings = CaptionDataset(rows, tokenizer, args.frames, args.image_size, image_tokens=image_tokens)
+        loaders["draw_loss"] = make_loader(drawings, args, device, checkpoint, stream=3)
     if documents:  # documents alone, and after an image: [patches | caption. document]
         behind = CaptionDataset(rows, tokenizer, args.frames, args.image_size, TextDataset(
             [f" {document}" for document in documents], tokenizer), args.block_size - prefix)
         loaders["text_loss"] = make_loader(texts.cut(args.block_size), args, device, checkpoint, stream=1)
         loaders["image_text_loss"] = make_loader(behind, args, device, checkpoint, stream=2)
 
+    model.to(device)
     logger = Logger(args, checkpoint)
     train_model(args, checkpoint, model, tokenizer, loaders, val_data, evaluate_captions, logger, autocast)
 

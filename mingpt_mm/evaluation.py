@@ -40,7 +40,8 @@ def evaluate_captions(model, dataset, tokenizer, args, ablate=False):
     """(metrics, captions) on the first rows of the CaptionDataset `dataset`.
 
     Metrics are the mean loss of a token (val_loss) and the share of captions that are right to the last
-    letter (exact_match). With `ablate` both are also measured for each of `ablations`.
+    letter (exact_match). With `ablate` both are also measured for each of `ablations`. The model is left in
+    eval mode.
     """
     model.eval()
     sums, count, captions = Counter(), 0, []
@@ -51,7 +52,6 @@ def evaluate_captions(model, dataset, tokenizer, args, ablate=False):
             texts = model.caption(shown, tokenizer, max_new_tokens=dataset.longest)
             sums[f"exact_match{name}"] += sum(t in dataset.rows[i].captions for i, t in zip(rows, texts))
             captions += [] if name else texts
-    model.train()
     return {k: v / (count if "loss" in k else len(captions)) for k, v in sums.items()}, captions
 
 
@@ -78,7 +78,7 @@ def evaluate_facts(gpt, data, tokenizer, args, ablate=False):
     """(metrics, no captions) of a text model on `data`, a TextDataset and probes.
 
     Metrics are the mean loss of a token (val_loss), perplexity, and for each group of probes the share of
-    answers that greedy decoding writes (recall_GROUP). Nothing is ablated.
+    answers that greedy decoding writes (recall_GROUP). Nothing is ablated. The model is left in eval mode.
     """
     gpt.eval()
     (dataset, probes), sums, groups = data, Counter(), defaultdict(list)
@@ -87,7 +87,6 @@ def evaluate_facts(gpt, data, tokenizer, args, ablate=False):
     scores = score_answers(gpt, tokenizer, [p["prompt"] for p in probes], [p["answer"] for p in probes])
     for probe, (_, greedy) in zip(probes, scores):
         groups[f"recall_{probe['group']}"].append(greedy)
-    gpt.train()
     loss = sums["loss"] / sums["n"]
     recall = {group: sum(right) / len(right) for group, right in groups.items()}
     return {"val_loss": loss, "perplexity": torch.tensor(min(loss, 88.0)).exp().item()} | recall, []

@@ -15,7 +15,7 @@ INK, GRID, RIGHT, WRONG = "#555555", "#dddddd", "#117733", "#cc2222"
 COLORS = ("#7788aa", "#dd6600", "#332288", RIGHT, WRONG, "#aa4499", "#44aa99", "#999933")
 FONT = ImageFont.load_default(14)
 # {title: values in the log}; losses have a logarithmic axis, shares one from 0 to 1
-CHARTS = {"loss": {"loss", "synthetic_loss", "text_loss", "image_text_loss", "val_loss"},
+CHARTS = {"loss": {"loss", "synthetic_loss", "text_loss", "image_text_loss", "draw_loss", "val_loss"},
           "share right": {"exact_match", "recall_stated", "recall_graph_only", "recall_neither"},
           "the discriminator's probability of real": {"D(x)", "D(G(z))"}}
 
@@ -28,12 +28,17 @@ def make_grid(pixels):
     return Image.fromarray(grid.flatten(2, 3).flatten(0, 1)[:-1, :-1].cpu().numpy())
 
 
-def caption_samples(dataset, captions):
-    """Yield at most six (image, text, color): the `captions`, green if right, else red with a right one."""
+def caption_samples(dataset, captions, model, tokenizer):
+    """Yield (image, text, color) for six of the `captions`: green if right, else red with a right one.
+
+    A model that draws adds a drawing of the right one after each.
+    """
     for i, said in [*enumerate(captions)][::math.ceil(len(captions) / 6) or 1]:
         right = dataset.rows[i].captions
         text, color = (said, RIGHT) if said in right else (f"{said} (right: {right[0]})", WRONG)
         yield make_grid(dataset[i, 0][0]), text, color
+        if model.codebook is not None:
+            yield make_grid(model.draw(right[0], tokenizer, dataset.size)[0]), f"drawn: {right[0]}", INK
 
 
 def plot_run(path, events, samples=(), across=6, charts=CHARTS):

@@ -15,6 +15,7 @@ import torch
 from mingpt_mm.console import RANK, WORLD_SIZE, UserError, fail
 from mingpt_mm.data.tokenizer import make_tokenizer
 from mingpt_mm.model import gpt, multimodal, vit
+from mingpt_mm.model.transformer import Block
 
 
 def init_device(name):
@@ -34,16 +35,21 @@ def init_device(name):
 
 
 def parameter_groups(model, args):
-    """Groups for AdamW: weight decay on matrices and embeddings only, and a factor on the learning rate.
+    """(groups for AdamW, groups for Muon): weight decay on matrices and embeddings only, and a factor on the
+    learning rate.
 
-    The parts in `args.freeze` do not learn.
+    With `args.optimizer` "muon" the matrices of the blocks go to Muon (Muon: An optimizer for hidden layers in
+    neural networks, Jordan et al., 2024). Parts in `args.freeze` do not learn.
     """
+    blocks = [module for module in model.modules() if isinstance(module, Block) and args.optimizer == "muon"]
+    muon = dict.fromkeys(p for block in blocks for p in block.parameters() if p.dim() > 1)  # in this order
     for part, module in model.named_children():
         module.requires_grad_(part not in args.freeze)
-    return [{"params": [parameter for parameter in module.parameters() if (parameter.dim() > 1) == matrices],
-             "factor": args.connector_lr_factor if part in ("connector", "frame_embeddings") else 1.0,
-             "weight_decay": args.weight_decay * matrices}
-            for part, module in model.named_children() for matrices in (True, False)]
+    groups = [{"params": [p for p in module.parameters() if (p.dim() > 1) == matrices and p not in muon],
+               "factor": args.connector_lr_factor if part in ("connector", "frame_embeddings") else 1.0,
+               "weight_decay": args.weight_decay * matrices}
+              for part, module in model.named_children() for matrices in (True, False)]
+    return groups, [{"params": [*muon], "factor": 1.0, "weight_decay": args.weight_decay}] if muon else []
 
 
 def get_lr(step, args):
@@ -53,21 +59,22 @@ def get_lr(step, args):
     return args.learning_rate * (step + 1) / args.warmup_steps if progress < 0 else cosine
 
 
-def set_step(optimizer, step, args):
+def set_step(optimizers, step, args):
     """Set learning rate and random seed, functions of the options and `step`, so that resume is exact."""
     torch.manual_seed(hash((args.seed, step, RANK)))
-    for group in optimizer.param_groups:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["lr"] = group["factor"] * get_lr(step, args)
 
 
-def save_checkpoint(path, args, step, model, optimizer, tokenizer, events, synthetic=None):
+def save_checkpoint(path, args, step, model, optimizers, tokenizer, events, synthetic=None):
     """Save all that a resume and `load_run` need after `step` steps, atomically.
 
     synthetic: the sentences of the GAN.
     """
-    state = dict(args=vars(args), step=step, model=model.state_dict(), optimizer=optimizer.state_dict(),
-                 gpt=vars(getattr(model, "gpt", model).config), tokenizer=tokenizer.merges, events=events,
-                 vit=vars(model.vit.config) if hasattr(model, "vit") else None, synthetic=synthetic)
+    state = dict(args=vars(args), step=step, model=model.state_dict(), tokenizer=tokenizer.merges,
+                 optimizers=[optimizer.state_dict() for optimizer in optimizers], events=events,
+                 gpt=vars(getattr(model, "gpt", model).config), synthetic=synthetic,
+                 vit=vars(model.vit.config) if hasattr(model, "vit") else None)
     if RANK == 0:
         torch.save(state, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
@@ -86,6 +93,7 @@ def restore(state):
     model = gpt.GPT(gpt.GPTConfig(**state["gpt"]))
     if config := state["vit"]:
         model = multimodal.MultimodalGPT(model, vit.ViT(vit.ViTConfig(**config)), state["args"]["frames"])
+        model.codebook = state["model"].get("codebook")
     try:
         model.load_state_dict(state["model"], assign=True)  # with the saved strides, as resume must be exact
     except RuntimeError as error:

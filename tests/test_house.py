@@ -7,7 +7,7 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CORE, ALL = 500, 1300  # code lines, at most
+CORE, ALL = 540, 1380  # code lines, at most
 PACKAGES = {"torch", "numpy", "tiktoken", "PIL", "mingpt_mm"}
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 MAY_IMPORT = {  # what files may import of mingpt_mm, beside console

@@ -15,7 +15,7 @@ from tests.shapes import COMMENT, DIMENSION, SHAPE, Checker, match, tracing
 ROOT = Path(train.__file__).parent
 FILES = [*ROOT.glob("mingpt_mm/[mg]*/*.py"), ROOT / "mingpt_mm/evaluation.py", ROOT / "train.py"]  # model/ and graph/
 COMMANDS = ["adversarial --kg kg.tsv --probes probes.jsonl --out a --gan_warmup 9 --gan_steps 2 --sentences 3",
-            "--data . --out b --image_size 32 --patch_size 8 --vit_layers 1 --frames 3"]
+            "--data . --out b --image_size 32 --patch_size 8 --vit_layers 1 --frames 3 --draw"]
 SMALL = ("--text text.txt --n_embd 24 --n_head 2 --n_layer 1 --batch_size 4 --steps 2 --eval_interval 2 "
          "--eval_samples 9 --device cpu")
 

@@ -172,14 +172,20 @@ class CaptionDataset(Dataset):
     """Captioned images or videos, tokenized here and decoded when first used.
 
     With `documents`, a TextDataset, a row is "caption. document" with targets on the document only; `room` is
-    the number of positions behind the image.
+    the number of positions behind the image. With `image_tokens`, a list for each row, a row is
+    [caption | image tokens] without pixels, with targets on the image tokens only.
     """
 
-    def __init__(self, rows, tokenizer, frames, size, documents=None, room=None):
+    def __init__(self, rows, tokenizer, frames, size, documents=None, room=None, image_tokens=None):
         self.rows, self.frames, self.size, self.documents, self.room = rows, frames, size, documents, room
+        self.image_tokens = image_tokens
         self.texts = [TextDataset([caption + "." * bool(documents) for caption in row.captions], tokenizer)
                       for row in progress(rows, "tokenizing captions")]
         self.longest = max(texts.longest for texts in self.texts)  # positions
+
+    def first_frames(self, rows):
+        """The first frames of the `rows`, a tensor of N indices -> uint8 (N, 3, S, S)"""
+        return torch.stack([cached_frames(self.rows[i].path, self.frames, self.size)[0] for i in rows])
 
     def __len__(self):
         return len(self.rows)
@@ -188,6 +194,8 @@ class CaptionDataset(Dataset):
         i, draw = key  # a random number chooses among the captions and the documents
         other, choice = divmod(draw, len(self.texts[i]))
         text, skip = self.texts[i].pieces[choice], 0
+        if self.image_tokens:
+            return None, text[:-1] + self.image_tokens[i], len(text) - 2
         if self.documents:
             skip = len(text) - 2
             text = (text[:-1] + self.documents.pieces[other % len(self.documents)][1:])[:self.room + 1]

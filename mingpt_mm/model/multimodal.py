@@ -7,8 +7,12 @@ embeddings. By the GPT's causal mask a token sees all patches, the tokens before
 An image is a video of one frame. In videos 2x2 neighboring patches are merged, so that more frames fit, and
 each frame adds an embedding of its own: `[frame 1 | frame 2 | ... | tokens]`.
 
+A model that draws also learns the other direction, `[caption | image tokens]`, with the same GPT (Zero-Shot
+Text-to-Image Generation, Ramesh et al., 2021).
+
 Letters: B batch, F frames, T tokens, V vocabulary size, P prefix positions, C width of the GPT, D width of
-ViT's output, H and W height and width in pixels, h and w in patches.
+ViT's output, H and W height and width in pixels, h and w in patches, n drawings, L image tokens of each, K
+codebook entries, M values of each.
 """
 
 import torch
@@ -16,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mingpt_mm.console import UserError
+from mingpt_mm.model.codebook import LENGTH, decode
 from mingpt_mm.model.transformer import init_weights
 from mingpt_mm.model.vit import normalize
 
@@ -32,6 +37,19 @@ class MultimodalGPT(nn.Module):
         init_weights(self.connector, merged, n_layer=1)
         self.frame_embeddings = nn.Embedding(frames, C)
         nn.init.normal_(self.frame_embeddings.weight, std=0.02 * 768 / C)  # as ViT's positions
+        self.register_buffer("codebook", None)  # of a model that draws, see `add_codebook`
+
+    def add_codebook(self, codebook, n_text):
+        """Let the model draw: the entries of `codebook` (K, M) become tokens after the first `n_text` ones.
+
+        Their embeddings start as a random projection of the entries, so that similar patches are neighbors.
+        """
+        text = self.gpt.wte.weight.data[:n_text]  # (n_text, C)
+        patches = (codebook @ torch.randn(codebook.size(1), text.size(1))).to(text)  # (K, C)
+        patches = patches - patches.mean(dim=0)
+        weight = torch.cat([text, patches * text.std() / patches.std()])  # (V, C)
+        self.gpt.wte = nn.Embedding.from_pretrained(weight, freeze=False)
+        self.gpt.config.vocab_size, self.codebook = self.gpt.wte.num_embeddings, codebook
 
     @staticmethod
     def prefix_length(size, patch_size, frames=1):
@@ -64,3 +82,20 @@ class MultimodalGPT(nn.Module):
     def caption(self, pixels, tokenizer, prompt="", **sampling):
         """Describe `pixels` (B, F, 3, H, W) -> B strings. `prompt`, `sampling`: see `GPT.complete`."""
         return self.gpt.complete(tokenizer, prompt, self.encode_images(pixels), **sampling)
+
+    @torch.no_grad()
+    def draw(self, caption, tokenizer, size, n=1, temperature=None, **sampling):
+        """Draw `n` images of a `caption` -> uint8 pixels (n, 1, 3, size, size).
+
+        The default temperature is 0.6. `sampling`: see `sample_next`. Call `eval()` first.
+        """
+        if self.codebook is None:
+            raise UserError("this model does not draw: train one with --draw")
+        row = [tokenizer.eot_token, *tokenizer.encode_ordinary(caption)]
+        if not 1 < len(row) <= self.gpt.config.block_size + 1 - LENGTH:
+            raise UserError(f"--draw: {len(row) - 1} tokens; 1 to {self.gpt.config.block_size - LENGTH} fit")
+        tokens = torch.tensor([row] * n, device=self.gpt.wte.weight.device)  # (n, T)
+        temperature = 0.6 if temperature is None else temperature
+        tokens = self.gpt.generate(tokens, LENGTH, temperature=temperature, **sampling)  # (n, T + L)
+        codes = (tokens[:, len(row):] - tokenizer.n_vocab).clamp(min=0)  # (n, L); a text token is entry 0
+        return decode(self.codebook, codes, size)[:, None]  # (n, 1, 3, size, size)

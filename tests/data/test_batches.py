@@ -62,6 +62,17 @@ def test_pixels_and_captions_of_a_batch_belong_together_and_all_captions_appear(
             assert tokens[:len(text) + 1].tolist() == [EOT, *text.encode()]
 
 
+def test_the_targets_of_a_drawing_are_the_image_tokens_of_its_row_after_one_of_its_captions(rows):
+    data = CaptionDataset(rows, TOKENIZER, 1, 4, image_tokens=[[1000 + 9 * i + j for j in range(9)] for i in range(10)])
+    for pixels, tokens, targets in batches(data, steps=30):
+        for given, wanted in zip(tokens.tolist(), targets.tolist()):
+            n = next(n for n, target in enumerate(wanted) if target != IGNORE)  # bytes of the caption
+            i, image = (wanted[n] - 1000) // 9, wanted[n:n + 9]
+            assert image == data.image_tokens[i] and wanted[n + 9:] == [IGNORE] * (len(wanted) - n - 9)
+            assert bytes(given[1:n + 1]).decode() in rows[i].captions and given[n + 1:n + 9] == image[:-1]
+        assert pixels is None
+
+
 @pytest.mark.parametrize("block_size", [1, 2, 3, 7, 8, 9, 500])
 def test_a_document_cut_into_pieces_loses_no_token(block_size):
     data = TextDataset(DOCUMENTS, TOKENIZER)

@@ -76,3 +76,45 @@ def test_what_the_model_cannot_place_is_refused_in_one_line(frames, pixels, stri
     model.vit.patch_embeddings = nn.Conv2d(3, 24, 8, stride)  # with another stride it gives more patches
     with pytest.raises(UserError, match=rf"\A.*{words}.*\Z"):
         model(pixels, TOKENS)
+
+
+def drawing_model():
+    """A tokenizer, and a model that has entries of 50 gray levels after its tokens."""
+    tokenizer, model = make_tokenizer(train_bpe(["a red bat"], 280)), small_model()
+    model.gpt = GPT(GPTConfig(80, tokenizer.n_vocab, n_layer=2, n_head=2, n_embd=32))
+    model.add_codebook(torch.linspace(-0.5, 0.5, 50)[:, None].expand(50, 48), tokenizer.n_vocab)
+    return tokenizer, model.eval()
+
+
+def test_entries_become_tokens_after_those_of_the_text_which_stay_as_they_were():
+    model, entries = small_model(), torch.randn(50, 48, generator=torch.Generator().manual_seed(0)) + 3
+    before, text = model(random_pixels(), TOKENS), model.gpt.wte.weight.detach()
+    for _ in range(2):  # a second codebook replaces the first
+        model.add_codebook(entries, 280)
+        assert model.gpt.wte.weight.shape == (330, 32) and model.gpt.config.vocab_size == 330
+        torch.testing.assert_close(model(random_pixels(), TOKENS)[..., :280], before)
+    patches = model.gpt.wte.weight[280:].detach()
+    assert torch.equal(model.gpt.wte.weight[:280], text) and patches.std().item() == pytest.approx(text.std().item(), rel=0.1)
+    assert torch.corrcoef(torch.stack([torch.pdist(entries), torch.pdist(patches)]))[0, 1] > 0.5
+
+
+def test_drawings_are_those_of_the_drawn_tokens_differ_and_repeat_with_the_seed(monkeypatch):
+    tokenizer, model = drawing_model()
+    rng = torch.Generator()
+    first, again = (model.draw("a red", tokenizer, 32, 4, generator=rng.manual_seed(s)) for s in (1, 1))
+    assert first.shape == (4, 1, 3, 32, 32) and torch.equal(first, again) and len(first.unique(dim=0)) == 4
+    assert len(model.draw("a red", tokenizer, 32, 4, temperature=0).unique(dim=0)) == 1
+    drawn = torch.cat([torch.arange(50) + tokenizer.n_vocab, torch.arange(14)])  # 64 tokens; the last ones are text
+    monkeypatch.setattr(GPT, "generate", lambda self, tokens, n, **_: torch.cat([tokens, drawn[None]], dim=1))
+    patches = model.draw("a red", tokenizer, 32)[0, 0].unfold(1, 4, 4).unfold(2, 4, 4).flatten(3).float().mean(dim=(0, 3))
+    assert patches.flatten().tolist() == [round(255 * i / 49) for i in range(50)] + [0] * 14
+
+
+def test_a_caption_without_tokens_or_room_for_the_drawing_is_refused():
+    tokenizer, model = drawing_model()
+    model.draw("#" * 16, tokenizer, 32)  # with the first token and 63 of the image they fill the block of 80
+    for caption in ("", "#" * 17):
+        with pytest.raises(UserError, match=rf"{len(caption)} tokens.*1 to 16"):
+            model.draw(caption, tokenizer, 32)
+    with pytest.raises(UserError, match="does not draw"):
+        small_model().draw("a red", tokenizer, 32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 import train
 from mingpt_mm import GPT, GPTConfig, load_run
@@ -82,7 +82,7 @@ def test_a_released_gpt_with_added_tokens_learns_slowly_and_the_connector_fast(s
     for more, factor in (("", 20), ("--connector_lr_factor 3", 3)):
         shell(f"train.py FAST IMAGES --steps 1 --init gpt {more} --out run{factor}")
         run = shell.saved(f"run{factor}")
-        rates = [group["lr"] for group in run["optimizer"]["param_groups"]]
+        rates = [group["lr"] for group in run["optimizers"][0]["param_groups"]]
         assert max(rates) / min(rates) == pytest.approx(factor) and run["args"]["learning_rate"] == 5e-5
         weight = train.restore(run)[0].gpt.h[0].mlp.c_fc.weight
         assert weight.stride() == (1, 32)  # as in the file, also after --resume
@@ -92,7 +92,7 @@ def test_a_released_gpt_with_added_tokens_learns_slowly_and_the_connector_fast(s
 
 
 def test_a_compiled_run_saves_what_any_run_saves(shell, monkeypatch):
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # needs no compiler
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
     for option in ("", "--compile"):
         shell(f"train.py TINY IMAGES --dropout 0 --steps 2 {option} --out run{option}")
     torch.testing.assert_close(shell.saved("run")["model"], shell.saved("run--compile")["model"], atol=1e-4, rtol=1e-4)
@@ -154,7 +154,7 @@ def test_a_prompt_is_continued_or_choices_for_it_are_ranked_and_spaces_around_th
 
 
 def test_ask_goes_on_from_the_name_behind_the_caption(shell, monkeypatch):
-    monkeypatch.setattr(GPT, "complete", lambda self, tokenizer, prompt, prefix, **_: [
+    monkeypatch.setattr(GPT, "complete", lambda self, tokenizer, prompt, prefix, *_, **__: [
         f"{prompt} tower." if prompt else "Ann, a red bat"])
     out = shell(f"sample.py --run seen --image {IMAGE} images/images/4.png --ask 'lives in the'")
     assert out == "".join(f"images/images/{i}.png: Ann, a red bat\nAnn lives in the tower.\n" for i in (3, 4))
@@ -202,3 +202,31 @@ def test_text_outside_the_encoding_of_the_console_is_escaped(shell):
     shell("train.py adversarial TINY --text text.txt --kg kg.tsv --gan_warmup 99 --steps 1 --out a", encoding="ascii")
     status, out, err = shell.spawn("sample.py --run a --prompt ليلى", PYTHONIOENCODING="cp1252")
     assert status == 0 and out.startswith(rb"\u0644\u064a\u0644\u0649"), err.decode()
+
+
+def test_a_run_learns_to_draw_what_a_caption_says(shell):
+    shell("train.py TINY IMAGES --draw --dropout 0 --steps 120 --eval_interval 60 --learning_rate 1e-2 --out run")
+    assert shell.log("run", "final")[0]["exact_match"] == 1 and "draw_loss" in shell.log("run", "step")[0]
+    colors = {name: torch.tensor(ImageColor.getrgb(name)) for name in ("red", "blue", "lime")}
+    for name in colors:
+        assert shell(f"sample.py --run run --draw 'one in {name}' --num_samples 5 --out sheet") == ""
+        with Image.open("sheet") as sheet:
+            assert (sheet.format, sheet.size) == ("PNG", (50, 33))  # 16 pixels each, a line between
+            mean = torch.tensor(sheet.crop((0, 0, 16, 16)).resize((1, 1), Image.BOX).getpixel((0, 0)))
+        assert name == min(colors, key=lambda other: (colors[other] - mean).abs().sum())
+
+
+def test_muon_gets_the_matrices_of_all_blocks_and_adamw_the_rest(shell):
+    shell("train.py TINY IMAGES --optimizer muon --vit_layers 2 --out run")
+    model, (adamw, muon) = shell.saved("run")["model"], shell.saved("run")["optimizers"]
+    assert sum(len(group["params"]) for group in muon["param_groups"]) == 3 * 4  # blocks, and matrices in each
+    assert sum(len(group["params"]) for group in adamw["param_groups"]) == len(model) - 3 * 4
+    assert all("momentum_buffer" in state for state in muon["state"].values())
+
+
+def test_dropout_acts_in_training_and_not_in_evaluation(shell):
+    for dropout in (0.0, 0.5):
+        shell(f"train.py TINY IMAGES --dropout {dropout} --steps 2 --log_interval 1 --out {dropout}")
+    (plain, *_), (dropped, *_) = (shell.log(run, "step") for run in ("0.0", "0.5"))
+    assert abs(plain["loss"] - dropped["loss"]) > 1e-4
+    assert shell.log("0.0", "eval")[0]["val_loss"] == shell.log("0.5", "eval")[0]["val_loss"]

@@ -40,6 +40,7 @@ TABLE = [
     (f"{TRAIN} --device abacus", {}, ["--device", "abacus"]),
     (f"{TRAIN} --freeze connector", {}, ["--freeze", "connector"]),
     (f"{TRAIN} --freeze gpt --text text.txt", {}, ["--freeze gpt", "--text"]),
+    (f"{TRAIN} --freeze gpt --draw", {}, ["--freeze gpt", "--draw"]),
     (f"{TRAIN} --kg kg.tsv", {}, ["--kg"]),
     (f"{TRAIN} --image_size 20", {}, ["--image_size", "20", "8"]),
     (f"{TRAIN} --n_embd 25", {}, ["--n_embd", "25", "2"]),
@@ -66,6 +67,8 @@ TABLE = [
     ("sample.py --run seen --image images/images", {}, ["--data"]),
     ("sample.py --run seen --image huge.png", {"huge.png": huge}, ["huge.png", "pixels"]),
     (f"sample.py --run told --image {IMAGE}", {}, ["text"]),
+    ("sample.py --run told --draw 'a red one'", {}, ["text"]),
+    ("sample.py --run seen --draw ''", {}, ["--draw"]),
 ]
 
 

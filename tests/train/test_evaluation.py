@@ -61,7 +61,7 @@ def test_captions_are_measured_on_the_first_rows_and_on_what_is_shown_instead(ti
     metrics, captions = evaluate_captions(model, data, TOKENIZER, Namespace(eval_samples=7, batch_size=4), ablate=True)
     colors = [row.captions[0].split()[1] for row in rows]
     others = [colors[i] for i in (3, 0, 1, 2, 6, 4, 5)]  # of the same batch
-    assert captions == [f"one in {color}" for color in colors] and model.training
+    assert captions == [f"one in {color}" for color in colors] and not model.training
     assert metrics["exact_match"] == 1 and metrics["exact_match_blank"] == 0
     assert metrics["exact_match_shuffled"] == sum(a == b for a, b in zip(colors, others)) / 7 > 0
     texts = [framed(row.captions[0]) for row in rows]
@@ -125,4 +125,4 @@ def test_the_loss_is_a_mean_over_tokens_and_recall_a_share_of_each_group(gpt):
     assert metrics.pop("val_loss") == pytest.approx(mean, rel=1e-4)
     assert metrics.pop("perplexity") == pytest.approx(math.exp(mean), rel=1e-4)
     assert metrics == {"recall_stated": 0.5, "recall_graph_only": 0.5, "recall_neither": 1} and captions == []
-    assert gpt.training and set(evaluate_facts(gpt, (data, []), TOKENIZER, args)[0]) == {"val_loss", "perplexity"}
+    assert not gpt.training and set(evaluate_facts(gpt, (data, []), TOKENIZER, args)[0]) == {"val_loss", "perplexity"}
