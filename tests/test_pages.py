@@ -93,7 +93,7 @@ def test_links_and_pictures_of_a_page_lead_somewhere(name):
 
 def test_lines_that_the_tour_quotes_stand_in_the_code():
     stops = re.findall(r"^## \d\. `(.*)`\n((?:(?!## ).*\n)+)", PAGES["mingpt_mm/README.md"], re.MULTILINE)
-    assert [Path(name).stem for name, _ in stops] == "transformer gpt vit multimodal alignment gan train".split()
+    assert [Path(name).stem for name, _ in stops] == "transformer gpt vit multimodal codebook alignment gan train".split()
     step, = re.findall(r"## The training step\n(.*?)\n## ", PAGES["README.md"], re.DOTALL)
     for name, text in [*stops, ("train.py", step)]:
         lines = "\n".join(read_blocks(text, "python")).splitlines()

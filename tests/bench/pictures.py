@@ -1,7 +1,7 @@
 """Draw the pictures of the pages into tests/bench/, and print what the tour's GAN writes over time.
 
-    python -m tests.bench.pictures                    also progress.png of `python train.py`: four minutes on two cores
-    python -m tests.bench.pictures --runs FOLDER      keeps the two runs, or draws those that are there
+    python -m tests.bench.pictures                    also those of trained models: seven minutes on two cores
+    python -m tests.bench.pictures --runs FOLDER      keeps the three runs, or draws those that are there
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
+from mingpt_mm import load_run
 from mingpt_mm.data import castle
 from mingpt_mm.data.datasets import CaptionDataset, load_captions, load_triples, split_rows
 from mingpt_mm.data.tokenizer import make_tokenizer, train_bpe
@@ -93,7 +94,16 @@ def draw_masks(path):
     image.save(path)
 
 
-def tabulate_sentences(events, triples, steps=(400, 1000, 1100, 1400, 1800)):
+def draw_drawings(path, out):
+    """Drawings of 24 validation captions by the run in the folder `out`."""
+    model, tokenizer, args = load_run(out)
+    captions = [row.captions[0] for row in split_rows(load_captions(out.parent / args.data))[1][:24]]
+    torch.manual_seed(0)
+    drawn = [make_grid(model.draw(caption, tokenizer, args.image_size)[0]) for caption in captions]
+    plot_run(path, [], [(image, caption, INK) for image, caption in zip(drawn, captions)], across=8)
+
+
+def tabulate_sentences(events, triples, steps=(1000, 1100, 1400, 1800)):
     """What the generator wrote for the first three `triples` at some of its steps, as a table in Markdown."""
     written = {event["step"]: event["sentences"] for event in events if event["event"] == "gan"}
     rows = [f"| {' | '.join([str(step), *written[step]])} |" for step in steps]
@@ -112,8 +122,9 @@ def main():
         draw_worlds(HERE / "worlds.png", folder)
         draw_sequence(HERE / "sequence.png", folder)
         draw_masks(HERE / "mask.png")
-        for name, argv in (("scenes", []), ("story", ["adversarial"])):
+        for name, argv in (("scenes", []), ("drawing", ["--draw"]), ("story", ["adversarial"])):
             run(argv, folder / name, threads=2)
+        draw_drawings(HERE / "drawings.png", folder / "drawing")
         shutil.copy(folder / "scenes/progress.png", HERE)
         graph, = folder.glob("runs/story-0-*/kg.tsv")
         print(tabulate_sentences(map(json.loads, (folder / "story/log.jsonl").open()), load_triples(graph)))

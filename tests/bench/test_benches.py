@@ -27,6 +27,7 @@ def story(tmp_path_factory):
     ("adversarial", "--seeds 1 --variants GAN -- TINY", {"recall_graph_only", "perplexity", "faithfulness"}),
     ("facts", "--seeds 1 --story 'TINY' -- --steps 1 --eval_samples 2", {"exact_match", "context_stated"}),
     ("captions", "--seeds 1 --variants scenes -- --steps 1 --eval_samples 2", {"exact_match"}),
+    ("drawing", "--seeds 1 --variants Muon -- --steps 1 --eval_samples 2 --world portraits", {"judged_right", "codebook", "different"}),
     ("experiments", "--seeds 1 --variants 'no causal mask' -- --steps 1 --eval_samples 2", {"exact_match"})])
 def test_a_bench_runs_train_py_and_measures_what_its_table_shows(name, options, columns, monkeypatch, tmp_path):
     tiny = "--gan_warmup 2 --gan_steps 1 --sentences 1 --steps 2 --n_layer 1 --n_embd 16"
