@@ -38,7 +38,7 @@ def parameter_groups(model, args):
     """(groups for AdamW, groups for Muon): weight decay on matrices and embeddings only, and a factor on the
     learning rate.
 
-    With `args.optimizer` "muon" the matrices of the blocks go to Muon (Muon: An optimizer for hidden layers in
+    With `args.optimizer` "muon" the matrices of the blocks go to Muon (An optimizer for hidden layers in
     neural networks, Jordan et al., 2024). Parts in `args.freeze` do not learn.
     """
     blocks = [module for module in model.modules() if isinstance(module, Block) and args.optimizer == "muon"]
