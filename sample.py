@@ -31,7 +31,7 @@ task:
 
 sampling:
   --num_samples=1       texts for each image or prompt; drawings
-  --temperature=0.0     0 takes the most likely token; default 1 with --top_k or --top_p, to draw always 0.6
+  --temperature=0.0     0 takes the most likely token; default 1 with --top_k or --top_p, 0.6 with --draw
   --top_k=0             sample from the k most likely tokens
   --top_p=0.0           sample from the most likely tokens that add up to this probability
   --max_new_tokens=100  tokens to write, at most

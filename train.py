@@ -19,7 +19,7 @@ run:
   --batch_size=32            rows in a batch, over all processes
   --learning_rate=0.0015     peak of the learning rate
   --warmup_steps=50          steps to the peak, from which a cosine falls to 0
-  --weight_decay=0.1         AdamW's, for matrices and embeddings
+  --weight_decay=0.1         for matrices and embeddings
   --grad_clip=1.0            largest norm of the gradient
   --eval_interval=200        steps between evaluations; each saves last.pt
   --eval_samples=500         validation rows in an evaluation, at most
@@ -49,7 +49,7 @@ multimodal:
   --frames=4                 frames of each video that the model sees
   --image_size=64            height and width in pixels to which images are resized
   --vit=                     start from google/vit-base-patch16-224, a folder or a file
-  --draw                     also learn to draw: [caption | image tokens]; a larger GPT, and Muon
+  --draw                     also learn to draw (of videos frame 1); a larger GPT and ViT, by Muon
   --freeze=gpt|vit ...       parts that do not learn
   --connector_lr_factor=1.0  factor on the learning rate of the connector and the frame embeddings
 
@@ -167,7 +167,7 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
     optimizers = [AdamW(groups, betas=(0.9, 0.95), fused=True)]
     if muon_groups:  # updates are as large as those of AdamW, so that both have the same learning rate
         optimizers.append(Muon(muon_groups, adjust_lr_fn="match_rms_adamw"))
-    if WORLD_SIZE > 1:  # a batch of text leaves the ViT without a gradient
+    if WORLD_SIZE > 1:  # batches of text or drawings leave the ViT without a gradient
         forward = DistributedDataParallel(forward, find_unused_parameters=images and len(loaders) > 1)
     if checkpoint:  # weight decay and factor of a group come from the options
         start = checkpoint["step"]
@@ -217,7 +217,7 @@ def train_model(args, checkpoint, model, tokenizer, loaders, data, evaluate, log
 
 
 def train_multimodal(args, checkpoint):
-    """Learn to describe images and videos and, with --text, to remember documents."""
+    """Learn to describe images and videos, with --draw to draw, with --text to remember documents."""
     device, autocast = init_device(args.device)
     rows, val_rows = split_rows(load_captions(args.data))
     documents = load_documents(args.text)

@@ -31,7 +31,7 @@ def make_grid(pixels):
 def caption_samples(dataset, captions, model, tokenizer):
     """Yield (image, text, color) for six of the `captions`: green if right, else red with a right one.
 
-    A model that draws adds a drawing of the right one after each.
+    If the model draws, its drawing of the right caption follows each image.
     """
     for i, said in [*enumerate(captions)][::math.ceil(len(captions) / 6) or 1]:
         right = dataset.rows[i].captions

@@ -42,14 +42,14 @@ def parameter_groups(model, args):
     neural networks, Jordan et al., 2024). Parts in `args.freeze` do not learn.
     """
     blocks = [module for module in model.modules() if isinstance(module, Block) and args.optimizer == "muon"]
-    muon = dict.fromkeys(p for block in blocks for p in block.parameters() if p.dim() > 1)  # in this order
+    muon = dict.fromkeys(p for block in blocks for p in block.parameters() if p.dim() > 1)  # keeps the order
     for part, module in model.named_children():
         module.requires_grad_(part not in args.freeze)
     groups = [{"params": [p for p in module.parameters() if (p.dim() > 1) == matrices and p not in muon],
                "factor": args.connector_lr_factor if part in ("connector", "frame_embeddings") else 1.0,
                "weight_decay": args.weight_decay * matrices}
               for part, module in model.named_children() for matrices in (True, False)]
-    return groups, [{"params": [*muon], "factor": 1.0, "weight_decay": args.weight_decay}] if muon else []
+    return groups, [{"params": [*muon], "factor": 1.0, "weight_decay": args.weight_decay}] * bool(muon)
 
 
 def get_lr(step, args):

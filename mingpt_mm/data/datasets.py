@@ -191,8 +191,8 @@ class CaptionDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, key):
-        i, draw = key  # a random number chooses among the captions and the documents
-        other, choice = divmod(draw, len(self.texts[i]))
+        i, number = key  # a random number chooses among the captions and the documents
+        other, choice = divmod(number, len(self.texts[i]))
         text, skip = self.texts[i].pieces[choice], 0
         if self.image_tokens:
             return None, text[:-1] + self.image_tokens[i], len(text) - 2

@@ -2,7 +2,8 @@
 
 Neural Discrete Representation Learning (van den Oord et al., 2017) learns the codebook together with an
 encoder and a decoder. Here k-means finds it on the pixels of patches, as Generative Pretraining from Pixels
-(Chen et al., 2020) does on single pixels.
+(Chen et al., 2020) does on single pixels. A code is the number of an entry. The GPT's token of a code is the
+number of text tokens plus the code.
 
 Letters: N images, S height and width in pixels, L patches of a drawing, h patches on each side, M values of a
 patch, K entries, n patches to learn from.
@@ -41,10 +42,10 @@ def fit(pixels, rounds=15):
     x = torch.cat([to_patches(part) for part in pixels.split(100)]).flatten(0, 1)  # (N * L, M)
     # Plain patches are many and alike; those with more contrast are chosen more often.
     x = x[torch.multinomial(x.std(dim=1) + 0.01, min(len(x), 40 * ENTRIES))]  # (n, M)
-    codebook = x[:ENTRIES]  # (K, M)
+    codebook = x[:ENTRIES]  # (K, M); k-means starts from random patches
     for _ in range(rounds):
         nearest = torch.cdist(x, codebook).argmin(dim=1)  # (n,)
         counts = torch.bincount(nearest, minlength=len(codebook))[:, None]  # (K, 1)
         sums = torch.zeros_like(codebook).index_add_(0, nearest, x)  # (K, M)
-        codebook = torch.where(counts > 0, sums / counts, codebook)  # an entry without patches stays
+        codebook = torch.where(counts > 0, sums / counts, codebook)  # an entry nearest to no patch stays
     return codebook

@@ -43,6 +43,7 @@ class MultimodalGPT(nn.Module):
         """Let the model draw: the entries of `codebook` (K, M) become tokens after the first `n_text` ones.
 
         Their embeddings start as a random projection of the entries, so that similar patches are neighbors.
+        Those of an earlier codebook are dropped.
         """
         text = self.gpt.wte.weight.data[:n_text]  # (n_text, C)
         patches = (codebook @ torch.randn(codebook.size(1), text.size(1))).to(text)  # (K, C)
@@ -73,7 +74,7 @@ class MultimodalGPT(nn.Module):
     def forward(self, pixels, tokens):
         """pixels (B, F, 3, H, W), tokens (B, T) -> logits (B, T, V) of the token that follows each.
 
-        Without pixels (None) the tokens are plain text.
+        Without pixels (None) the tokens are plain text, or a caption and its image tokens.
         """
         prefix = None if pixels is None else self.encode_images(pixels)  # (B, P, C)
         return self.gpt(tokens, prefix)

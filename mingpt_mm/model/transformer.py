@@ -51,9 +51,9 @@ class Attention(nn.Module):
         qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, nh, T, hs)
         q, (k, v) = qkv[0], cache.append(qkv[1:]) if cache else qkv[1:]  # (B, nh, T, hs), (B, nh, S, hs)
         T, S = q.size(2), k.size(2)
-        # In a whole sequence position i sees those up to i: the last argument, is_causal. After a cache the
-        # mask is aligned to the lower right corner: new position i sees all cached ones and the new ones up
-        # to i. A single new position needs no mask.
+        # A whole sequence (T == S) takes the last argument, is_causal: torch.compile cannot trace
+        # causal_lower_right. After a cache (T < S) the mask is aligned to the lower right corner: new
+        # position i sees all cached ones and the new ones up to i. A single new position needs no mask.
         mask = causal_lower_right(T, S) if self.causal and 1 < T < S else None
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout, self.causal and T == S)  # (B, nh, T, hs)

@@ -10,7 +10,8 @@ description is the caption to the last letter, and the same for other images:
     codebook       the validation images as codebook entries: what a perfect model would reach
     true images    the validation images: what the captioner reaches
 
-"different" counts the different ones among a hundred drawings of one caption.
+"different" counts the different ones among a hundred drawings of one caption. All variants of a seed share a captioner:
+with --jobs name one variant.
 """
 
 import torch

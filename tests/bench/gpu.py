@@ -1,6 +1,6 @@
 """What the code does on one GPU: correctness, the default runs, speed beside transformers, and waiting for data.
 
-    python -m tests.bench.gpu --json FILE        about ten minutes on an H100, without a network
+    python -m tests.bench.gpu --json FILE        up to 17 minutes by its limits, without a network
     python -m tests.bench.gpu --quick            small sizes, also on a CPU: only to see that it runs
 
 Each part runs in a process of its own with a time limit, so that a failure stops no other part. FILE is written
