@@ -233,8 +233,9 @@ def train_multimodal(args, checkpoint):
             args.image_size, args.patch_size, args.vit_layers, args.n_head, args.n_embd))
         args.patch_size = vit.config.patch_size
     prefix = MultimodalGPT.prefix_length(args.image_size, args.patch_size, args.frames)
-    n_image, extra = codebook.LENGTH * args.draw, 2 * bool(documents)  # "." and a document's start
-    longest = max(prefix, n_image) + max(data.longest, val_data.longest) + extra
+    n_image = codebook.LENGTH * args.draw
+    # A caption before a document also has a "." and the document's start.
+    longest = max(prefix, n_image) + max(data.longest, val_data.longest) + 2 * bool(documents)
     args.block_size = args.block_size or min(1024, max(64 + n_image, longest + texts.longest))
     if longest > args.block_size:
         raise UserError(f"block size {args.block_size}: captions with images take up to {longest} positions")

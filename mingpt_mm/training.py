@@ -93,7 +93,7 @@ def restore(state):
     model = gpt.GPT(gpt.GPTConfig(**state["gpt"]))
     if config := state["vit"]:
         model = multimodal.MultimodalGPT(model, vit.ViT(vit.ViTConfig(**config)), state["args"]["frames"])
-        model.codebook = state["model"].get("codebook")
+        model.codebook = state["model"].get("codebook")  # None if the model does not draw
     try:
         model.load_state_dict(state["model"], assign=True)  # with the saved strides, as resume must be exact
     except RuntimeError as error:
